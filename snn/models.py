@@ -1,0 +1,18 @@
+"""Image networks by name. All are :class:`FoldedNetwork`: one definition for ANN and spiking network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from snn.models_base import FoldedNetwork, TimeSharedDropout
+from snn.models_resnet import BLOCKS, ResNet, resnet
+from snn.models_vgg import PLANS, VGG, vgg
+
+__all__ = ["MODELS", "VGG", "FoldedNetwork", "ResNet", "TimeSharedDropout", "resnet", "vgg"]
+
+# Name -> builder; the remaining arguments are those of vgg and resnet.
+MODELS: dict[str, Callable[..., FoldedNetwork]] = {
+    **{f"vgg{depth}": partial(vgg, depth) for depth in PLANS["cifar"]},
+    **{f"resnet{depth}": partial(resnet, depth) for depth in BLOCKS},
+}
