@@ -1,9 +1,10 @@
 """Neurons for networks in which time is folded into the batch.
 
-A network is written once, as an ordinary module on images (N, C, H, W). As an ANN, N is the batch. As a spiking network
-of T steps, N is T x B, step-major: convolutions, poolings and linear layers need not know. Only the activations do: each
-unfolds time, runs its neurons and folds it back. The first one gets the current of a still image once, as (B, C, H, W),
-and repeats it inside (direct encoding), so that the first convolution is computed once and not T times.
+A network is written once, as an ordinary module on images (N, C, H, W). As an ANN, N is the batch. As a spiking
+network of T steps, N is T x B, step-major: convolutions, poolings and linear layers need not know. Only the
+activations do: each unfolds time, runs its neurons and folds it back. The first one gets the current of a still
+image once, as (B, C, H, W), and repeats it inside (direct encoding), so that the first convolution is computed
+once and not T times.
 """
 
 # T time, B batch, C channels
@@ -25,7 +26,7 @@ IIR_SURROGATE = Surrogate(name="triangle", scale=0.3, normalised=True)
 
 
 class FoldedLIF(nn.Module):
-    r"""The neuron of IIR-SNN [1]_: one learned threshold and one learned leak for the layer, time folded into the batch.
+    r"""The neuron of IIR-SNN [1]_: one learned threshold and leak for the layer, time folded into the batch.
 
     Parameters
     ----------
@@ -83,6 +84,13 @@ class FoldedLIF(nn.Module):
             "surrogate": self.surrogate,
             "backend": self.backend,
         }
+        # One threshold and one leak serve the whole layer, so the order in memory does not matter to the neurons:
+        # a channels-last image is handed on as it lies, without a copy.
+        if x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+            return self._spikes(x.permute(0, 2, 3, 1), options).permute(0, 3, 1, 2)
+        return self._spikes(x, options)
+
+    def _spikes(self, x: Tensor, options: dict) -> Tensor:
         if self.repeat_input:
             return functional.lif(x, n_steps=self.n_steps, **options)[0].flatten(0, 1)
         if x.shape[0] % self.n_steps:

@@ -177,9 +177,14 @@ def _run(
     threshold = _per_channel("v_threshold", threshold, state_shape)
     name = kernels.choose_backend(backend, x)
     spikes, v_out = kernels.multi_step(x, v.to(dtype), decay, threshold, n_steps, spec, name)
-    if v_out.device.type == "cpu" and bool(v_out.detach().sum().isnan()) and bool(v_out.isnan().any()):
+    if v_out.device.type == "cpu" and not torch.compiler.is_compiling() and _has_nan(v_out.detach()):
         raise invalid("x", "hold no NaN", "a membrane that is NaN", "Look at the input and at the learning rate.")
     return spikes, v_out
+
+
+def _has_nan(v: Tensor) -> bool:
+    """Look at the sum first, which is quick; opposite infinities can make it NaN too."""
+    return bool(v.sum().isnan()) and bool(v.isnan().any())
 
 
 def _check_input(x: Tensor, n_steps: int | None) -> torch.Size:

@@ -1,8 +1,8 @@
 """Spiking neurons as modules: thin wrappers that own the parameters of `snn.functional`.
 
-All keep no state between calls. Called with a sequence they return its spikes, so that they stand where an activation
-stands, also in a spikingjelly network in multi-step mode. Called with one step and its state, ``spk, mem = lif(x, mem)``,
-they return spikes and the new state, as in a snntorch loop.
+All keep no state between calls. Called with a sequence they return its spikes, so that they stand where an
+activation stands, also in a spikingjelly network in multi-step mode. Called with one step and its state,
+``spk, mem = lif(x, mem)``, they return spikes and the new state, as in a snntorch loop.
 """
 
 # T time, B batch, C channels

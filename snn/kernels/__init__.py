@@ -59,7 +59,7 @@ def choose_backend(backend: str, x: Tensor) -> str:
     ----------
     backend : str
         "auto" or a key of `BACKENDS`. "auto" takes "triton" on CUDA and "numba" on the CPU, where they can run, and
-        "torch" elsewhere.
+        "torch" elsewhere and under ``torch.compile``, which can look into that one only.
     x : Tensor
         The input.
 
@@ -71,6 +71,8 @@ def choose_backend(backend: str, x: Tensor) -> str:
         If the backend's package is missing.
     """
     if backend == "auto":
+        if torch.compiler.is_compiling():
+            return "torch"
         fast = {"cuda": "triton", "cpu": "numba"}.get(x.device.type, "torch")
         return fast if _why_missing(fast) is None else "torch"
     check_option("backend", backend, ["auto", *BACKENDS])
@@ -92,6 +94,7 @@ def multi_step(
     x: Tensor, v: Tensor, decay: Tensor, threshold: Tensor, n_steps: int | None, spec: NeuronSpec, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Run `backend`, a name from `choose_backend`; the rest is the contract of `snn.kernels.torch.multi_step`."""
-    calls[backend] += 1
+    if not torch.compiler.is_compiling():
+        calls[backend] += 1
     module = importlib.import_module(f"snn.kernels.{backend}")
     return module.multi_step(x, v, decay, threshold, n_steps, spec)

@@ -83,9 +83,10 @@ def _forward_kernel(dtype: type, charge: int, hard: bool, strict: bool, keep: bo
 
 @numba.njit(nogil=True, inline="always", error_model="numpy")
 def _exp_minus(y, one):
-    """exp(-y) for y >= 0 without a call, so that loops with it are vectorised: a series for exp(-y / 256), squared 8 times.
+    """exp(-y) for y >= 0 without a call, so that loops with it are vectorised.
 
-    Good to 2e-5 relative in float32, which is a surrogate's need; the float64 kernels call the exact function.
+    The series of exp(-y / 256), squared eight times. Good to 2e-5 relative in float32, which is a surrogate's need;
+    the float64 kernels call the exact function.
     """
     z = min(y, one * 80) * (-one / 256)
     e = one + z * (one + z * (one / 2 + z * (one / 6 + z * (one / 24 + z * (one / 120)))))
@@ -199,10 +200,7 @@ def _backward_kernel(
                         if not detach:
                             to_spike += gv[i] * (v_reset - h) if hard else -gv[i] * theta
                         through = to_spike * g
-                        if hard:
-                            gh = through + (zero if fired else gv[i])
-                        else:
-                            gh = through + gv[i]
+                        gh = through + (zero if hard and fired else gv[i])
                         if parameters:
                             gthreshold_ab[i] -= through * h * inverse[i] if normalised else through
                             if not hard:

@@ -95,7 +95,8 @@ def _forward(
     threshold = tl.load(threshold_ptr + i, mask=inside, other=1.0)
     v_reset = tl.load(constants_ptr)
     for t in range(n_steps):
-        if KEEP:
+        if KEEP:  # noqa: SIM102
+            # Two branches: the outer one is decided when the kernel is compiled.
             if t % CHUNK == 0:
                 tl.store(kept_ptr + (t // CHUNK) * row + i, v, mask=inside)
         x = tl.load(x_ptr + t * x_row + i, mask=inside).to(v.dtype)

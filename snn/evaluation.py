@@ -1,0 +1,186 @@
+"""Losses and metrics of a model over a data set: means over samples, not over batches."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroloaders.checks import check_finite, check_option, check_shape, invalid
+from snn.batches import check_loader, open_epoch, split_batch
+from snn.losses import Loss, check_classes, find_loss, find_metrics
+from snn.processes import Processes
+from snn.train_config import AMP
+
+__all__ = ["Scorer", "evaluate", "means", "measure"]
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Any,
+    *,
+    device: str | torch.device | None = None,
+    loss: str | Loss = "cross_entropy",
+    metrics: Mapping[str, str | Loss] | None = None,
+    amp: str = "off",
+) -> dict[str, float]:
+    """Score `model` in evaluation mode; each module's mode and the global generators are then as before.
+
+    Parameters
+    ----------
+    model : Module
+        Moved to `device` if one is given.
+    loader : loader
+        As for `snn.training.fit`. Under torchrun each process passes its share, and all get the same result.
+    device : str or torch.device, optional
+        None stays where the model is.
+    loss : str or callable
+        A key of `snn.losses.LOSSES`, or (output, target) -> mean over the samples.
+    metrics : dict, optional
+        Names and functions (output, target) -> one number a sample, shape (B,). None: accuracy.
+    amp : {"off", "bf16", "fp16"}
+        Number format of the forward pass.
+
+    Returns
+    -------
+    dict of str to float
+        ``"loss"`` and each metric, as means over all samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data do not fit the model, or there are none.
+    """
+    metrics = find_metrics(metrics)
+    if device is None:
+        device = next(itertools.chain(model.parameters(), model.buffers()), torch.zeros(())).device
+    processes = Processes(device)
+    check_loader("loader", loader, processes.rank, processes.world_size)
+    scorer = Scorer(model.to(processes.device), processes.device, amp, loss, metrics)
+    with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
+        totals = measure(scorer, "loader", loader, processes)
+    return means("loader", totals, metrics)
+
+
+class Scorer:
+    """One forward pass: the loss to differentiate, and the sums to log.
+
+    Parameters
+    ----------
+    model : Module
+        On `device`.
+    device : torch.device
+        Where it computes.
+    amp : str
+        A key of `snn.train_config.AMP`.
+    loss : str or callable
+        As for `evaluate`.
+    metrics : dict of str to callable
+        As `snn.losses.find_metrics` returns them.
+    label_smoothing : float
+        For the cross entropy.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        amp: str,
+        loss: str | Loss,
+        metrics: Mapping[str, Loss],
+        label_smoothing: float = 0.0,
+    ) -> None:
+        if check_option("amp", amp, AMP) == "fp16" and device.type != "cuda":
+            raise invalid("amp", f"be 'off' or 'bf16' on the device {str(device)!r}", "'fp16'")
+        self.model, self.device, self.amp = model, device, amp
+        self.loss, self.metrics = find_loss(loss, label_smoothing), metrics
+        # A loss of one's own may use integer targets for something else.
+        self._targets_are_classes = not callable(loss)
+
+    def zeros(self) -> Tensor:
+        """Return sums of nothing, shape (2 + n_metrics,): samples, loss, metrics. In float64, as they get long."""
+        return torch.zeros(2 + len(self.metrics), dtype=torch.float64, device=self.device)
+
+    def __call__(
+        self, inputs: tuple[Tensor, ...], target: Tensor, *, name: str, is_first: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return (loss, sums) of one batch of B samples.
+
+        Parameters
+        ----------
+        inputs : tuple of Tensor
+            What the model takes.
+        target : Tensor, shape (B, ...)
+            What the loss takes.
+        name : str
+            The argument that the batch came from, for messages.
+        is_first : bool
+            Also check the values, not the shapes alone; that waits for the GPU.
+
+        Returns
+        -------
+        loss : Tensor, shape ()
+            Mean over the batch.
+        sums : Tensor, shape (2 + n_metrics,)
+            Detached.
+        """
+        if is_first:
+            for index, part in enumerate((*inputs, target)):
+                check_finite(f"entry {index} of the first batch of `{name}`", part)
+        dtype = AMP[self.amp] or torch.bfloat16
+        with torch.autocast(self.device.type, dtype=dtype, enabled=self.amp != "off"):
+            output = self.model(*inputs)
+        if isinstance(output, Tensor) and output.dtype in (torch.float16, torch.bfloat16):
+            output = output.float()
+        n_samples = target.shape[0]
+        if n_samples == 0:
+            return output.sum() * 0.0, self.zeros()
+        if is_first and self._targets_are_classes and isinstance(output, Tensor):
+            check_classes(f"the targets of `{name}`", output, target)
+        loss = self.loss(output, target)
+        if not isinstance(loss, Tensor) or loss.ndim:
+            raise invalid("loss", "return a 0-d tensor, the mean over the samples", loss, kind=TypeError)
+        with torch.no_grad():
+            sums = [torch.full_like(loss, n_samples, dtype=torch.float64), loss.detach().double() * n_samples]
+            for metric_name, metric in self.metrics.items():
+                values = metric(output.detach() if isinstance(output, Tensor) else output, target)
+                advice = "A metric returns one number a sample."
+                check_shape(f"metrics[{metric_name!r}](...)", values, (n_samples,), advice=advice)
+                sums.append(values.double().sum())
+        return loss, torch.stack(sums)
+
+
+def measure(scorer: Scorer, name: str, loader: Any, processes: Processes) -> Tensor:
+    """Return the sums over all samples of `loader` and all processes, in evaluation mode."""
+    totals = scorer.zeros()
+    with torch.no_grad(), _evaluation_mode(scorer.model):
+        for number, batch in enumerate(open_epoch(loader, 0)):
+            inputs, target = split_batch(name, batch, scorer.device)
+            if len(target):
+                totals += scorer(inputs, target, name=name, is_first=number == 0)[1]
+    return processes.sum(totals)
+
+
+def means(name: str, totals: Tensor, metrics: Mapping[str, Loss]) -> dict[str, float]:
+    """Turn sums into means, keys ``"loss"`` and the metrics' names."""
+    n_samples, *sums = totals.tolist()
+    if n_samples == 0:
+        advice = "Is the data set empty, or smaller than a batch with drop_last=True?"
+        raise invalid(name, "yield at least one sample", "none", advice)
+    return {key: value / n_samples for key, value in zip(("loss", *metrics), sums, strict=True)}
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    # Module by module: a layer that was frozen by eval() inside a model that trains must stay so.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
