@@ -38,7 +38,7 @@ def lif(
         Input current, in units of the threshold. With `n_steps`, shape (B, C, ...): the same current at each step,
         which is read once and not copied T times.
     v : Tensor, shape (B, C, ...), optional
-        Membrane potential before the first step; zeros by default.
+        Membrane potential before the first step; by default at rest, which is `v_reset`, or 0 with a soft reset.
     tau : float or Tensor
         Membrane time constant in time steps, > 1; from ms, ``tau_ms / dt_ms``. A tensor of shape (C,) gives each
         channel its own; it may require grad. Give either `tau` or `leak`.
@@ -158,10 +158,10 @@ def _run(
         check_number("v_reset", v_reset)
     threshold = _parameter("v_threshold", v_threshold, x, above=0.0)
     if v is None:
-        v = x.new_zeros(state_shape, dtype=dtype)
+        v = x.new_full(state_shape, 0.0 if v_reset is None else v_reset, dtype=dtype)
     elif not isinstance(v, Tensor) or v.shape != state_shape:
         raise invalid(
-            "v", f"be a tensor of shape {tuple(state_shape)}, that of one step of `x`", v, "Leave it out for zeros."
+            "v", f"be a tensor of shape {tuple(state_shape)}, that of one step of `x`", v, "Leave it out to start at rest."
         )
     elif v.device != x.device:
         raise invalid("v", f"be on the device of `x`, {x.device}", f"{v.device}", "Move it with v.to(x.device).")

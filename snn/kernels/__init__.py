@@ -9,11 +9,12 @@ import importlib
 from collections import Counter
 from functools import cache
 
-import torch
-from torch import Tensor
+# Names from torch, not torch itself: the submodule snn.kernels.torch becomes the attribute `torch` of this package.
+from torch import Tensor, compiler, cuda
 
 from neuroloaders.checks import check_option, invalid
 from snn.kernels.spec import NeuronSpec
+from snn.kernels.torch import multi_step as reference
 
 __all__ = ["BACKENDS", "available_backends", "calls", "choose_backend", "multi_step"]
 
@@ -47,7 +48,7 @@ def available_backends() -> dict[str, str]:
     'available'
     """
     reasons = {name: _why_missing(name) for name in BACKENDS}
-    if reasons["triton"] is None and not torch.cuda.is_available():
+    if reasons["triton"] is None and not cuda.is_available():
         reasons["triton"] = "no CUDA device"
     return {name: reason or "available" for name, reason in reasons.items()}
 
@@ -71,7 +72,7 @@ def choose_backend(backend: str, x: Tensor) -> str:
         If the backend's package is missing.
     """
     if backend == "auto":
-        if torch.compiler.is_compiling():
+        if compiler.is_compiling():
             return "torch"
         fast = {"cuda": "triton", "cpu": "numba"}.get(x.device.type, "torch")
         return fast if _why_missing(fast) is None else "torch"
@@ -94,7 +95,8 @@ def multi_step(
     x: Tensor, v: Tensor, decay: Tensor, threshold: Tensor, n_steps: int | None, spec: NeuronSpec, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Run `backend`, a name from `choose_backend`; the rest is the contract of `snn.kernels.torch.multi_step`."""
-    if not torch.compiler.is_compiling():
-        calls[backend] += 1
+    if compiler.is_compiling() and backend == "torch":
+        return reference(x, v, decay, threshold, n_steps, spec)
+    calls[backend] += 1
     module = importlib.import_module(f"snn.kernels.{backend}")
     return module.multi_step(x, v, decay, threshold, n_steps, spec)

@@ -89,7 +89,7 @@ def _exp_minus(y, one):
     the float64 kernels call the exact function.
     """
     z = min(y, one * 80) * (-one / 256)
-    e = one + z * (one + z * (one / 2 + z * (one / 6 + z * (one / 24 + z * (one / 120)))))
+    e = one + z * (one + z * (one / 2 + z * (one / 6 + z * (one / 24 + z * (one / 120 + z * (one / 720))))))
     e = e * e
     e = e * e
     e = e * e

@@ -53,7 +53,8 @@ def multi_step(
         v = (1 - reset) * h + reset * spec.v_reset if spec.hard_reset else h - reset * threshold
         spikes.append(s)
     if not spikes:
-        return x.new_zeros((0, *v.shape)), v
+        # No steps: x is empty too, and stays part of the graph.
+        return x.clone(), v
     return torch.stack(spikes).to(x.dtype), v
 
 

@@ -102,7 +102,7 @@ def _forward(
         x = tl.load(x_ptr + t * x_row + i, mask=inside).to(v.dtype)
         h = _charge(v, x, decay, v_reset, CHARGE)
         fired = h > threshold if STRICT else h >= threshold
-        tl.store(spikes_ptr + t * row + i, fired.to(spikes_ptr.dtype.element_ty), mask=inside)
+        tl.store(spikes_ptr + t * row + i, tl.where(fired, 1.0, 0.0).to(spikes_ptr.dtype.element_ty), mask=inside)
         v = _reset(h, fired, threshold, v_reset, HARD)
     tl.store(v_ptr + i, v, mask=inside)
 
