@@ -16,7 +16,7 @@ from snn.losses import Loss, check_classes, find_loss, find_metrics
 from snn.processes import Processes
 from snn.train_config import AMP
 
-__all__ = ["Scorer", "evaluate", "means", "measure"]
+__all__ = ["Scorer", "Sums", "evaluate", "means", "measure"]
 
 
 def evaluate(
@@ -66,8 +66,47 @@ def evaluate(
     return means("loader", totals, metrics)
 
 
+class Sums:
+    """Sums over samples, in float64, as they get long.
+
+    Batches are noted as they come and added up together, to leave the GPU alone in between.
+
+    Parameters
+    ----------
+    n_metrics : int
+        How many there are beside the loss.
+    device : torch.device
+        Where the sums are.
+
+    Attributes
+    ----------
+    values : Tensor, shape (2 + n_metrics,), float64
+        Number of samples, and the sums of the loss and of each metric, of all batches that `flush` has added.
+    noted : list
+        Batches that wait for it.
+    """
+
+    def __init__(self, n_metrics: int, device: torch.device) -> None:
+        self.values = torch.zeros(2 + n_metrics, dtype=torch.float64, device=device)
+        self.noted: list[tuple[int, Tensor]] = []
+
+    def note(self, n_samples: int, parts: Tensor) -> None:
+        """Note a batch: its size, and what `Scorer` returns for it."""
+        self.noted.append((n_samples, parts))
+
+    def flush(self) -> Tensor:
+        """Add up what was noted, and return the mean losses of these batches, shape (n_batches,)."""
+        sizes = torch.tensor([n for n, _ in self.noted], dtype=torch.float64, device=self.values.device)
+        parts = torch.stack([parts for _, parts in self.noted])
+        self.noted.clear()
+        self.values[0] += sizes.sum()
+        self.values[1] += (sizes * parts[:, 0]).sum()
+        self.values[2:] += parts[:, 1:].sum(0)
+        return parts[:, 0]
+
+
 class Scorer:
-    """One forward pass: the loss to differentiate, and the sums to log.
+    """One forward pass: the loss to differentiate, and what to log.
 
     Parameters
     ----------
@@ -101,14 +140,10 @@ class Scorer:
         # A loss of one's own may use integer targets for something else.
         self._targets_are_classes = not callable(loss)
 
-    def zeros(self) -> Tensor:
-        """Return sums of nothing, shape (2 + n_metrics,): samples, loss, metrics. In float64, as they get long."""
-        return torch.zeros(2 + len(self.metrics), dtype=torch.float64, device=self.device)
-
     def __call__(
         self, inputs: tuple[Tensor, ...], target: Tensor, *, name: str, is_first: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return (loss, sums) of one batch of B samples.
+        """Return (loss, parts) of one batch of B samples.
 
         Parameters
         ----------
@@ -125,8 +160,8 @@ class Scorer:
         -------
         loss : Tensor, shape ()
             Mean over the batch.
-        sums : Tensor, shape (2 + n_metrics,)
-            Detached.
+        parts : Tensor, shape (1 + n_metrics,), float64
+            The loss, and the sum of each metric over the batch; detached.
         """
         if is_first:
             for index, part in enumerate((*inputs, target)):
@@ -138,31 +173,37 @@ class Scorer:
             output = output.float()
         n_samples = target.shape[0]
         if n_samples == 0:
-            return output.sum() * 0.0, self.zeros()
+            return output.sum() * 0.0, self.nothing()
         if is_first and self._targets_are_classes and isinstance(output, Tensor):
             check_classes(f"the targets of `{name}`", output, target)
         loss = self.loss(output, target)
         if not isinstance(loss, Tensor) or loss.ndim:
             raise invalid("loss", "return a 0-d tensor, the mean over the samples", loss, kind=TypeError)
         with torch.no_grad():
-            sums = [torch.full_like(loss, n_samples, dtype=torch.float64), loss.detach().double() * n_samples]
+            parts = [loss.detach().double()]
             for metric_name, metric in self.metrics.items():
                 values = metric(output.detach() if isinstance(output, Tensor) else output, target)
                 advice = "A metric returns one number a sample."
                 check_shape(f"metrics[{metric_name!r}](...)", values, (n_samples,), advice=advice)
-                sums.append(values.double().sum())
-        return loss, torch.stack(sums)
+                parts.append(values.sum(dtype=torch.float64))
+        return loss, torch.stack(parts)
+
+    def nothing(self) -> Tensor:
+        """Return the parts of an empty batch."""
+        return torch.zeros(1 + len(self.metrics), dtype=torch.float64, device=self.device)
 
 
 def measure(scorer: Scorer, name: str, loader: Any, processes: Processes) -> Tensor:
     """Return the sums over all samples of `loader` and all processes, in evaluation mode."""
-    totals = scorer.zeros()
+    sums = Sums(len(scorer.metrics), scorer.device)
     with torch.no_grad(), _evaluation_mode(scorer.model):
         for number, batch in enumerate(open_epoch(loader, 0)):
             inputs, target = split_batch(name, batch, scorer.device)
             if len(target):
-                totals += scorer(inputs, target, name=name, is_first=number == 0)[1]
-    return processes.sum(totals)
+                sums.note(len(target), scorer(inputs, target, name=name, is_first=number == 0)[1])
+        if sums.noted:
+            sums.flush()
+    return processes.sum(sums.values)
 
 
 def means(name: str, totals: Tensor, metrics: Mapping[str, Loss]) -> dict[str, float]:

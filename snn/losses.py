@@ -157,8 +157,9 @@ def check_classes(name: str, output: Tensor, target: Tensor) -> None:
     It waits for the GPU, so it is done for the first batch only. A GPU itself reports bad classes by an
     assertion that ends the process.
     """
-    if target.is_floating_point() or output.ndim < 2 or target.numel() == 0:
-        return
+    fits = tuple(output.shape[:1] + output.shape[2:]) == tuple(target.shape)
+    if target.is_floating_point() or not fits or target.numel() == 0:
+        return  # the loss says what is wrong with the shapes
     lowest, highest, n_classes = int(target.min()), int(target.max()), output.shape[1]
     if lowest < 0 or highest >= n_classes:
         raise invalid(

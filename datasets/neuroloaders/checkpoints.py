@@ -11,7 +11,6 @@ import dataclasses
 import io
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,9 +163,11 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Any]:
     ValueError
         If it is damaged, cut short, or holds more than tensors and plain values.
     """
+    data = Path(path).read_bytes()
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        # PyTorch raises half a dozen kinds; the bytes are in memory, so that all of them are about the content.
         raise _damaged(path, error) from error
 
 

@@ -108,10 +108,10 @@ class ResidentLoader:
         self.n_samples = check_same_length(**{f"tensors[{i}]": tensor for i, tensor in enumerate(stored)})
         if self.n_samples == 0:
             raise invalid("tensors", "have at least one row", stored[0])
-        self._world_size = check_int("world_size", world_size, at_least=1)
-        self._rank = check_int("rank", rank, at_least=0, at_most=self._world_size - 1)
-        advice = "Each process needs a row of every full batch." if self._world_size > 1 else ""
-        self.batch_size = check_int("batch_size", batch_size, at_least=self._world_size, advice=advice)
+        self.world_size = check_int("world_size", world_size, at_least=1)
+        self.rank = check_int("rank", rank, at_least=0, at_most=self.world_size - 1)
+        advice = "Each process needs a row of every full batch." if self.world_size > 1 else ""
+        self.batch_size = check_int("batch_size", batch_size, at_least=self.world_size, advice=advice)
         if drop_last and self.n_samples < self.batch_size:
             raise invalid(
                 "batch_size",
@@ -188,7 +188,7 @@ class ResidentLoader:
         """Return the first row of a batch, and where this rank's share of it begins and ends."""
         first = number * self.batch_size
         n = min(self.batch_size, self.n_samples - first)
-        return first, n * self._rank // self._world_size, n * (self._rank + 1) // self._world_size
+        return first, n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size
 
     def _gather(self, number: int, order: Tensor | None) -> tuple[Tensor, ...]:
         first, begin, end = self._share(number)

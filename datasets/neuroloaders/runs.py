@@ -46,6 +46,7 @@ __all__ = [
     "save_checkpoint",
     "save_state",
     "spawn_seeds",
+    "to_csv",
     "versions",
     "world",
 ]
@@ -135,8 +136,6 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
     """
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     present = ["cpu", *(f"cuda:{index}" for index in range(n_gpus))]
-    if getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available():
-        present.append("mps")
     listed = f"Available here: {', '.join(present)}."
     if n_gpus == 0 and not torch.backends.cuda.is_built():
         listed += " This build of PyTorch has no CUDA."
@@ -146,8 +145,10 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
         raise invalid("device", "be the name of a device", repr(name), listed) from error
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", world()[1] if world()[2] > 1 else torch.cuda.current_device() if n_gpus else 0)
-    if str(device) not in present and device.type not in present:
-        raise invalid("device", "be a device that is there", repr(str(device)), listed)
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if str(device) not in present:
+        raise invalid("device", "be a device that is there", repr(str(name or device)), listed)
     return device
 
 

@@ -21,7 +21,8 @@ class Config:
 
 
 def build(width=4):
-    return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+    with torch.random.fork_rng(devices=[]):
+        return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
 
 
 @pytest.mark.parametrize(
@@ -48,16 +49,16 @@ def test_transposed_and_overlapping_tensors_come_back(tmp_path):
 
 def test_tied_weights_are_stored_once_and_come_back_under_both_names(tmp_path):
     def tied():
-        model = nn.ModuleDict({"encode": nn.Linear(4, 4), "decode": nn.Linear(4, 4)})
-        model["decode"].weight = model["encode"].weight
+        model = nn.ModuleDict({"encode": build(3), "decode": build(3)})
+        model["decode"][0].weight = model["encode"][0].weight
         return model
 
     model, other = tied(), tied()
     save_checkpoint(tmp_path / "a.safetensors", model)
     load_checkpoint(tmp_path / "a.safetensors", other)
-    assert "decode.weight" not in load_file(tmp_path / "a.safetensors")
-    assert torch.equal(other["decode"].weight, model["encode"].weight)
-    assert other["decode"].weight is other["encode"].weight
+    assert "decode.0.weight" not in load_file(tmp_path / "a.safetensors")
+    assert torch.equal(other["decode"][0].weight, model["encode"][0].weight)
+    assert other["decode"][0].weight is other["encode"][0].weight
 
 
 def test_config_and_notes_travel_in_the_one_file_and_lie_beside_it(tmp_path):
@@ -125,7 +126,7 @@ def test_values_that_are_no_tensors_are_refused(tmp_path):
 def test_optimizer_state_comes_back_bit_for_bit(tmp_path):
     model = build()
     optimizer = torch.optim.Adam(model.parameters(), amsgrad=True)
-    model(torch.randn(8, 3)).square().sum().backward()
+    model(torch.arange(24.0).reshape(8, 3)).square().sum().backward()
     optimizer.step()
     save_state(
         tmp_path / "state.pt", {"optimizer": optimizer.state_dict(), "rows": [{"a": 0.1}], "rng": torch.get_rng_state()}
@@ -141,7 +142,7 @@ def test_optimizer_state_comes_back_bit_for_bit(tmp_path):
 def test_state_cut_short_anywhere_is_refused(tmp_path):
     save_state(tmp_path / "state.pt", {"x": torch.arange(100.0), "rows": [1, 2]})
     data = (tmp_path / "state.pt").read_bytes()
-    for length in [0, 1, 3, 30, len(data) // 2, len(data) - 30, len(data) - 1]:
+    for length in [*range(0, len(data), 41), len(data) - 1]:
         (tmp_path / "cut.pt").write_bytes(data[:length])
         with pytest.raises(ValueError, match=r"cut.pt' cannot be read: it is damaged or cut short"):
             load_state(tmp_path / "cut.pt")
