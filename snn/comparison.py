@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from neuroloaders.checks import check_int, check_shape, invalid
 from snn.conversion import fold_batchnorm
 from snn.energy import EnergyReport, energy_report
-from snn.evaluation import evaluate
 from snn.models import FoldedNetwork
 from snn.single_timestep import OneStepResult, one_step_network
+from snn.training.evaluation import evaluate
 
 __all__ = [
     "COLUMNS",
@@ -229,7 +229,10 @@ def text_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [list(cells[0]), *(list(row.values()) for row in cells)] if cells else []
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.rjust(width) if k else cell.ljust(width) for k, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if k else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     )
 

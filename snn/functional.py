@@ -161,7 +161,10 @@ def _run(
         v = x.new_full(state_shape, 0.0 if v_reset is None else v_reset, dtype=dtype)
     elif not isinstance(v, Tensor) or v.shape != state_shape:
         raise invalid(
-            "v", f"be a tensor of shape {tuple(state_shape)}, that of one step of `x`", v, "Leave it out to start at rest."
+            "v",
+            f"be a tensor of shape {tuple(state_shape)}, that of one step of `x`",
+            v,
+            "Leave it out to start at rest.",
         )
     elif v.device != x.device:
         raise invalid("v", f"be on the device of `x`, {x.device}", f"{v.device}", "Move it with v.to(x.device).")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from neuroloaders.checks import invalid
 from snn.energy import ENERGY_45NM, EnergyReport
-from snn.history import History
 from snn.plots_base import ANN, DIRECT, MARKERS, SPIKING, own_axes, tidy
 from snn.plots_images import sample_predictions, spike_maps
+from snn.training.history import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,9 @@ def energy_by_layer(report: EnergyReport, *, name: str = "spiking", ax: Axes | N
     ax.set_yticks(rows, [layer.name for layer in report.layers])
     ax.invert_yaxis()
     ax.set_xlim(0, 1.35 * max(as_ann + as_snn))
-    ax.set_xlabel(f"compute energy ({unit} per image, 45 nm)" if report.constants == ENERGY_45NM else f"energy ({unit} per image)")
+    ax.set_xlabel(
+        f"compute energy ({unit} per image, 45 nm)" if report.constants == ENERGY_45NM else f"energy ({unit} per image)"
+    )
     ax.legend(frameon=False, fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return tidy(ax, grid="x")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from neuroloaders.checks import check_int, check_option, check_same_length, check_shape, invalid
+from neuroloaders.checks import check_int, check_option, check_same_length, check_shape
 from snn.models import FoldedNetwork
 from snn.plots_base import ANN, DIRECT, WIDTH, own_axes
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["sample_predictions", "spike_maps"]
 
 # In the units of these pictures an image is 1 wide.
-_GAP, _LINE = 0.08, 0.155
+_GAP = 0.08
+# Images side by side, and inches from line to line.
+_COLUMNS, _LINE = 4, 0.145
 
 
 def sample_predictions(
@@ -60,23 +62,23 @@ def sample_predictions(
     chosen = {name: torch.as_tensor(classes_of).cpu() for name, classes_of in predictions.items()}
     n_wrong = torch.stack([found != labels for found in chosen.values()]).sum(0)
     order = torch.argsort(n_wrong, descending=True, stable=True)[: check_int("n_images", n_images, at_least=1)]
-    columns = min(4, len(order))
-    lines = 0.16 * (1 + len(chosen)) + 0.06
-    ax = own_axes(ax, (1.12 + lines) * -(-len(order) // columns) + 0.1)
-    tall = 1 + lines / 1.12
+    rows = -(-len(order) // _COLUMNS)
+    width = _COLUMNS * (1 + _GAP) - _GAP
+    # An image, and the room that the lines of text below take at the size of a figure of our own.
+    tall = 1 + (_LINE * (1 + len(chosen)) + 0.08) * width / WIDTH
+    ax = own_axes(ax, rows * tall * WIDTH / width)
     for k, number in enumerate(order.tolist()):
-        row, column = divmod(k, columns)
-        x, y = 1.06 * column, -row * tall
-        _show(ax, images[number], (x, x + 1, y - 1, y))
+        x, y = (k % _COLUMNS) * (1 + _GAP), -(k // _COLUMNS) * tall
+        _show(ax, images[number], x, y)
+        _frame(ax, x, y)
         texts = [(f"is {classes[labels[number]]}", "black")]
         for name, found in chosen.items():
-            wrong = found[number] != labels[number]
-            text = f"{name}: {classes[found[number]]}" + (" ✗" if wrong else "")
-            texts.append((text, DIRECT if wrong else ANN))
+            wrong = bool(found[number] != labels[number])
+            texts.append((f"{name}: {classes[found[number]]}{' ✗' if wrong else ''}", DIRECT if wrong else ANN))
         for line, (text, colour) in enumerate(texts):
-            at = (x + 0.5, y - 1.02 - line * 0.16 / 1.12)
-            ax.annotate(text, at, ha="center", va="top", fontsize=8, color=colour, annotation_clip=False)
-    return _picture(ax, 1.06 * columns - 0.06, -(-len(order) // columns) * tall)
+            below = {"xytext": (0, -2 - 72 * _LINE * line), "textcoords": "offset points"}
+            ax.annotate(text, (x + 0.5, y - 1), ha="center", va="top", fontsize=8, color=colour, **below)
+    return _picture(ax, width, rows * tall)
 
 
 def spike_maps(model: FoldedNetwork, x: Tensor, *, n_maps: int = 32, ax: Axes | None = None) -> Axes:
@@ -109,23 +111,24 @@ def spike_maps(model: FoldedNetwork, x: Tensor, *, n_maps: int = 32, ax: Axes | 
     finally:
         handle.remove()
         model.train(was_training)
-    maps = found[0].mean(0).float().cpu()[: check_int("n_maps", n_maps, at_least=1)]
-    columns = min(len(maps), 8)
+    spikes = found[0].float().mean(0).cpu()
+    n_channels = len(spikes)
+    maps = spikes[: check_int("n_maps", n_maps, at_least=1)]
+    columns = 8 if len(maps) > 4 else len(maps)
     rows = -(-len(maps) // columns)
-    side = 1.08  # of a map, with the gap to the next
-    width = columns * side - 0.08 + 3.4
-    height = max(rows * side - 0.08, 3)
-    ax = own_axes(ax, WIDTH * height / width + 0.4)
+    side, left = 1 + _GAP, 3 + 4 * _GAP  # from map to map; where they begin, beside an input three times as large
+    width, height = left + columns * side - _GAP, max(rows * side - _GAP, 3)
+    ax = own_axes(ax, WIDTH * height / width + 0.35)
     low, high = x.min(), x.max()
-    _show(ax, (x - low) / (high - low).clamp(min=1e-12), (0, 3, -3, 0))
+    _show(ax, (x - low) / (high - low).clamp(min=1e-12), 0, 0, 3)
+    _frame(ax, 0, 0, 3)
     for k, one in enumerate(maps):
-        row, column = divmod(k, columns)
-        x0, y0 = 3.4 + column * side, -row * side
+        x0, y0 = left + (k % columns) * side, -(k // columns) * side
         ax.imshow(one, extent=(x0, x0 + 1, y0 - 1, y0), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-        _frame(ax, x0, y0, 1)
-    ax.annotate("input", (1.5, -3.06), ha="center", va="top", fontsize=8.5, annotation_clip=False)
-    title = f"spikes of {model.first_activation}, channels 1 to {len(maps)} of {found[0].shape[1]}"
-    ax.set_title(title, fontsize=9, loc="right")
+        _frame(ax, x0, y0)
+    ax.set_title("input", fontsize=8.5, loc="left")
+    shown = f"all {len(maps)}" if len(maps) == n_channels else f"{len(maps)} of {n_channels}"
+    ax.set_title(f"spikes of {model.first_activation}, {shown} channels", fontsize=8.5, loc="right")
     return _picture(ax, width, height)
 
 
@@ -137,6 +140,11 @@ def _show(ax: Axes, image: Tensor, x: float, y: float, size: float = 1.0) -> Non
         ax.imshow(pixels[0], cmap="gray", vmin=0, vmax=1, **place)
     else:
         ax.imshow(pixels.permute(1, 2, 0).clamp(0, 1), **place)
+
+
+def _frame(ax: Axes, x: float, y: float, size: float = 1.0) -> None:
+    corners = ([x, x + size, x + size, x, x], [y, y, y - size, y - size, y])
+    ax.plot(*corners, color="black", alpha=0.25, linewidth=0.6, solid_joinstyle="miter", clip_on=False)
 
 
 def _picture(ax: Axes, width: float, height: float) -> Axes:

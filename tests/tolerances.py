@@ -1,4 +1,4 @@
-"""The one table of tolerances. A test compares through `close`; spikes and indices are compared exactly, by equality."""
+"""The one table of tolerances. Tests compare through `close`; spikes and indices exactly, by equality."""
 
 from __future__ import annotations
 

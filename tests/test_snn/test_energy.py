@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from snn.activity import MAC_RULES, MacRule, count_macs, measure_activity
 from snn.energy import AC_RULES, ENERGY_45NM, FIRST_LAYER, EnergyConstants, energy_from_rates, energy_report
+from snn.energy.activity import MAC_RULES, MacRule, count_macs, measure_activity
 from snn.models import resnet, vgg
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from snn.activity import count_macs
+from snn.energy.activity import count_macs
 from snn.models import MODELS, ResNet, TimeSharedDropout, resnet, vgg
-from snn.models_base import FoldedNetwork
-from snn.models_resnet import BLOCKS
-from snn.models_vgg import PLANS, POOLS
+from snn.models.base import FoldedNetwork
+from snn.models.resnets import BLOCKS
+from snn.models.vggs import PLANS, POOLS
 
 # Every registered network, with its number of activations and the smallest image it takes.
 CASES = {

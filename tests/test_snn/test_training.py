@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from neuroloaders.checkpoints import load_checkpoint
 from neuroloaders.resident import ResidentLoader
 from neuroloaders.runs import spawn_seeds
-from snn.losses import LOSSES
-from snn.optimizers import OPTIMIZERS
 from snn.training import TrainConfig, evaluate, fit
+from snn.training.losses import LOSSES
+from snn.training.optimizers import OPTIMIZERS
 
 N, N_VALID = 61, 23  # batches of 8 leave a short one
 

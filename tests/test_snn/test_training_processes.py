@@ -9,7 +9,7 @@ import pytest
 import torch
 from children import train_in_processes as child
 
-from snn.processes import Processes
+from snn.training.processes import Processes
 
 
 @pytest.fixture(scope="module")

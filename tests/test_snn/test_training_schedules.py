@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from snn.optimizers import SCHEDULES, build_optimizer, set_learning_rates
-from snn.train_config import TrainConfig
+from snn.training.config import TrainConfig
+from snn.training.optimizers import SCHEDULES, build_optimizer, set_learning_rates
 
 REFERENCES = {
     "constant": lambda optimizer, total: lr_scheduler.ConstantLR(optimizer, factor=1.0),

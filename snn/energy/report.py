@@ -20,8 +20,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_number, check_option, explain_os_error, invalid
-from snn.activity import LayerActivity, MacRule, NeuronActivity, measure_activity
-from snn.energy_model import ENERGY_45NM, EnergyConstants, EnergyEstimate, energy_from_rates
+from snn.energy.activity import LayerActivity, MacRule, NeuronActivity, measure_activity
+from snn.energy.model import ENERGY_45NM, EnergyConstants, EnergyEstimate, energy_from_rates
 
 __all__ = [
     "AC_RULES",
@@ -242,7 +242,7 @@ def energy_report(
     x : Tensor, shape (B, ...) or (T, B, ...)
         Samples.
     n_steps : int, optional
-        T; default: what the model says, see :func:`snn.activity.measure_activity`.
+        T; default: what the model says, see :func:`snn.energy.activity.measure_activity`.
     first_layer : str
         A key of ``FIRST_LAYER``: whether layers before the first neuron run once or T times on a static input. An
         input that changes over time is counted T times in both.
@@ -253,7 +253,7 @@ def energy_report(
     constants : EnergyConstants
         Energy of one MAC and one AC.
     batch_size, batch_axis, rules, kinds
-        As in :func:`snn.activity.measure_activity`, where it is also said how spikes are told from analog inputs.
+        As in :func:`snn.energy.measure_activity`, where it is also said how spikes are told from analog inputs.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_int, check_option, invalid
-from snn.activity_meter import KINDS, Activity, LayerActivity, MacRule, Meter, NeuronActivity
+from snn.energy.meter import KINDS, Activity, LayerActivity, MacRule, Meter, NeuronActivity
 
 __all__ = [
     "KINDS",

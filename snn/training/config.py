@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from neuroloaders.checks import check_fraction, check_int, check_number, check_option, invalid
-from snn.losses import find_loss
-from snn.optimizers import OPTIMIZERS, SCHEDULES
+from snn.training.losses import find_loss
+from snn.training.optimizers import OPTIMIZERS, SCHEDULES
 
 __all__ = ["AMP", "TrainConfig"]
 
@@ -55,7 +55,7 @@ class TrainConfig:
         With ``"onecycle"``, momentum (Adam: the first beta) runs 0.95 -> 0.85 -> 0.95 and `momentum` and
         ``betas[0]`` are not used, as in PyTorch's default.
     loss : str or callable
-        A key of `snn.losses.LOSSES`, or a function (output, target) -> mean over the samples, a 0-d tensor.
+        A key of `snn.training.losses.LOSSES`, or a function (output, target) -> mean over the samples, a 0-d tensor.
     label_smoothing : float
         For ``"cross_entropy"``; the validation loss has it, too.
     amp : {"off", "bf16", "fp16"}

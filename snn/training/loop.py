@@ -17,15 +17,14 @@ from torch import nn
 
 from neuroloaders.checks import check_option, invalid
 from neuroloaders.runs import RunFolder
-from snn.batches import check_loader
-from snn.evaluation import evaluate
-from snn.history import History
-from snn.losses import Loss, find_metrics
-from snn.processes import Processes
-from snn.train_config import TrainConfig
-from snn.training_run import TrainingRun
+from snn.training.batches import check_loader
+from snn.training.config import TrainConfig
+from snn.training.history import History
+from snn.training.losses import Loss, find_metrics
+from snn.training.processes import Processes
+from snn.training.run import TrainingRun
 
-__all__ = ["History", "TrainConfig", "evaluate", "fit"]
+__all__ = ["fit"]
 
 
 def fit(

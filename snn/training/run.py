@@ -15,15 +15,15 @@ from torch import nn
 
 from neuroloaders.checks import invalid
 from neuroloaders.runs import RunFolder, save_checkpoint
-from snn import train_state
-from snn.batches import describe_loader, open_epoch, split_batch
-from snn.evaluation import Scorer, Sums, means, measure
-from snn.history import History
-from snn.losses import Loss
-from snn.optimizers import build_optimizer, describe_groups, set_learning_rates
-from snn.processes import Processes
-from snn.train_config import TrainConfig
-from snn.train_state import TrainState
+from snn.training import state as train_state
+from snn.training.batches import describe_loader, open_epoch, split_batch
+from snn.training.config import TrainConfig
+from snn.training.evaluation import Scorer, Sums, means, measure
+from snn.training.history import History
+from snn.training.losses import Loss
+from snn.training.optimizers import build_optimizer, describe_groups, set_learning_rates
+from snn.training.processes import Processes
+from snn.training.state import TrainState
 
 __all__ = ["TrainingRun"]
 
@@ -47,7 +47,7 @@ class TrainingRun:
     processes : Processes
         One or several.
     metrics : dict of str to callable
-        As `snn.losses.find_metrics` returns them.
+        As `snn.training.losses.find_metrics` returns them.
     run_dir, after_step, param_groups
         As for `fit`.
     """

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_finite, check_option, check_shape, invalid
-from snn.batches import check_loader, open_epoch, split_batch
-from snn.losses import Loss, check_classes, find_loss, find_metrics
-from snn.processes import Processes
-from snn.train_config import AMP
+from snn.training.batches import check_loader, open_epoch, split_batch
+from snn.training.config import AMP
+from snn.training.losses import Loss, check_classes, find_loss, find_metrics
+from snn.training.processes import Processes
 
 __all__ = ["Scorer", "Sums", "evaluate", "means", "measure"]
 
@@ -39,7 +39,7 @@ def evaluate(
     device : str or torch.device, optional
         None stays where the model is.
     loss : str or callable
-        A key of `snn.losses.LOSSES`, or (output, target) -> mean over the samples.
+        A key of `snn.training.losses.LOSSES`, or (output, target) -> mean over the samples.
     metrics : dict, optional
         Names and functions (output, target) -> one number a sample, shape (B,). None: accuracy.
     amp : {"off", "bf16", "fp16"}
@@ -115,11 +115,11 @@ class Scorer:
     device : torch.device
         Where it computes.
     amp : str
-        A key of `snn.train_config.AMP`.
+        A key of `snn.training.config.AMP`.
     loss : str or callable
         As for `evaluate`.
     metrics : dict of str to callable
-        As `snn.losses.find_metrics` returns them.
+        As `snn.training.losses.find_metrics` returns them.
     label_smoothing : float
         For the cross entropy.
     """

@@ -40,8 +40,7 @@ def check_loader(name: str, loader: Any, rank: int, world_size: int) -> None:
             raise invalid(name, "be iterable again and again", loader, advice, kind=TypeError)
     undeclared = (0, 1) if world_size == 1 else (None, None)
     declared = tuple(
-        getattr(loader, key, getattr(loader, f"_{key}", default))
-        for key, default in zip(("rank", "world_size"), undeclared, strict=True)
+        getattr(loader, key, default) for key, default in zip(("rank", "world_size"), undeclared, strict=True)
     )
     if declared != (rank, world_size):
         raise invalid(

@@ -15,7 +15,7 @@ from torch import nn
 from neuroloaders.checks import check_number, check_option, invalid
 
 if TYPE_CHECKING:
-    from snn.train_config import TrainConfig
+    from snn.training.config import TrainConfig
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "build_optimizer", "describe_groups", "set_learning_rates"]
 

@@ -34,7 +34,7 @@ class TrainState:
     seconds : float
         Wall time spent in this epoch so far.
     totals : Tensor, shape (2 + n_metrics,), float64
-        `snn.evaluation.Sums` of this epoch, when it was saved.
+        `snn.training.evaluation.Sums` of this epoch, when it was saved.
     rows : list of dict
         The history.
     kept : dict of str to Tensor or None

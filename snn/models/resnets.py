@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_number, check_option, invalid
-from snn.models_base import (
+from snn.models.base import (
     FoldedNetwork,
     TimeSharedDropout,
     check_in_shape,

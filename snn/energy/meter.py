@@ -1,4 +1,4 @@
-"""The sums behind :func:`snn.activity.measure_activity`: what one layer was fed, what one neuron layer gave.
+"""The sums behind :func:`snn.energy.activity.measure_activity`: what one layer was fed, what one neuron layer gave.
 
 Everything is a total over the run divided by the number of samples, so that a layer that runs once (the cached
 first convolution), T times in one folded call, or T times in T calls is counted alike.

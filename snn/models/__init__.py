@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from snn.models_base import FoldedNetwork, TimeSharedDropout
-from snn.models_resnet import BLOCKS, ResNet, resnet
-from snn.models_vgg import PLANS, VGG, vgg
+from snn.models.base import FoldedNetwork, TimeSharedDropout
+from snn.models.resnets import BLOCKS, ResNet, resnet
+from snn.models.vggs import PLANS, VGG, vgg
 
 __all__ = ["MODELS", "VGG", "FoldedNetwork", "ResNet", "TimeSharedDropout", "resnet", "vgg"]
 

@@ -1,0 +1,1 @@
+"""Decoding of brain recordings: fMRI to images, MEG and EEG to images and speech. Nothing is here yet."""

@@ -1,0 +1,1 @@
+"""Izhikevich reservoirs that learn what comes, when, and with what probability. Nothing is here yet."""
