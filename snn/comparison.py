@@ -19,7 +19,7 @@ from snn.conversion import fold_batchnorm
 from snn.energy import EnergyReport, energy_report
 from snn.models import FoldedNetwork
 from snn.single_timestep import OneStepResult, one_step_network
-from snn.training.evaluation import evaluate
+from snn.training import evaluate
 
 __all__ = [
     "COLUMNS",
@@ -34,9 +34,9 @@ __all__ = [
 # Column of a row -> its heading, the factor to its unit, and the decimals that are shown.
 COLUMNS: dict[str, tuple[str, float, int]] = {
     "accuracy": ("accuracy (%)", 100, 2),
-    "spike_rate": ("spikes/neuron", 1, 3),
+    "spike_rate": ("spikes / neuron", 1, 3),
     "energy_ratio": ("energy ratio", 1, 1),
-    "ms_per_image": ("ms/image", 1, 3),
+    "ms_per_image": ("ms / image", 1, 3),
 }
 
 

@@ -158,7 +158,7 @@ def _run(
         check_number("v_reset", v_reset)
     threshold = _parameter("v_threshold", v_threshold, x, above=0.0)
     if v is None:
-        v = x.new_full(state_shape, 0.0 if v_reset is None else v_reset, dtype=dtype)
+        v = x.new_full((), 0.0 if v_reset is None else v_reset, dtype=dtype).expand(state_shape)
     elif not isinstance(v, Tensor) or v.shape != state_shape:
         raise invalid(
             "v",

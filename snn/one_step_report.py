@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from neuroloaders.runs import versions
+from neuroloaders.runs import atomic_write, versions
 from snn import plots
-from snn.comparison import NetworkScores, format_rows, mean_and_spread
-from snn.history import History
+from snn.comparison import format_rows, mean_and_spread
+from snn.experiment import FIGURES, REPORT
 from snn.models import FoldedNetwork
-from snn.report import Code, Picture, Section, Table, Text
-from snn.single_timestep import OneStepResult
+from snn.one_step_run import OneStepRun
+from snn.report import Code, Picture, Section, Table, Text, write_report
 
-__all__ = ["PAPER", "Examples", "OneStepRun", "one_step_pictures", "one_step_sections"]
+__all__ = ["PAPER", "Examples", "one_step_pictures", "one_step_sections", "write_one_step_report"]
 
 PAPER = """
 @inproceedings{chowdhury2022towards,
   author    = {Chowdhury, Sayeed Shafayet and Rathi, Nitin and Roy, Kaushik},
-  title     = {Towards Ultra Low Latency Spiking Neural Networks for Vision and Sequential Tasks Using Temporal Pruning},
+  title     = {Towards Ultra Low Latency Spiking Neural Networks for Vision and Sequential Tasks Using Temporal
+               Pruning},
   booktitle = {European Conference on Computer Vision (ECCV)},
   year      = {2022},
   doi       = {10.1007/978-3-031-20083-0_42}
 }
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OneStepRun:
-    """All that one seed gave.
-
-    Attributes
-    ----------
-    ann : FoldedNetwork
-        The trained ANN.
-    ann_history : History
-        Its training.
-    result, direct : OneStepResult
-        The schedule down to T = 1, and the training at T = 1 directly.
-    scores : tuple of NetworkScores
-        From `snn.comparison.compare_one_step`.
-    """
-
-    ann: FoldedNetwork
-    ann_history: History
-    result: OneStepResult
-    direct: OneStepResult
-    scores: tuple[NetworkScores, ...]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The table of scores."""
-        return [score.as_row() for score in self.scores]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +53,49 @@ class Examples:
     inputs: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+
+
+def write_one_step_report(
+    out: str | os.PathLike[str],
+    run: OneStepRun,
+    examples: Examples,
+    tables: Sequence[Sequence[Mapping[str, Any]]],
+    *,
+    title: str,
+    settings: Mapping[str, Any],
+    command: str,
+    citations: Sequence[str] = (),
+) -> Path:
+    """Write ``report.html`` and its figures, as PNG in the folder ``figures``.
+
+    Parameters
+    ----------
+    out : path-like
+        The experiment's folder.
+    run : OneStepRun
+        The seed that is shown.
+    examples : Examples
+        Images of the test set.
+    tables : sequence of sequence of mapping
+        For each seed the rows of `OneStepRun.rows`.
+    title : str
+        Of the report.
+    settings, command, citations
+        As for `one_step_sections`.
+
+    Returns
+    -------
+    Path
+        The report.
+    """
+    figures = Path(out) / FIGURES
+    figures.mkdir(exist_ok=True)
+    pictures = one_step_pictures(run, examples, tables)
+    for name, picture in pictures.items():
+        with atomic_write(figures / f"{name}.png") as file:
+            file.write(picture.png)
+    sections = one_step_sections(pictures, run, tables, settings=settings, command=command, citations=citations)
+    return write_report(Path(out) / REPORT, title=title, sections=sections)
 
 
 def one_step_pictures(
@@ -123,8 +141,8 @@ def one_step_pictures(
         "sample_predictions": (
             plots.sample_predictions(examples.pictures, examples.labels, predictions, examples.classes),
             f"Test images with their label and the answers of the ANN and of the spiking network at {last_name}.",
-            f"Mistakes first: of {len(examples.labels)} test images the ANN gets {n_wrong['ANN']} wrong, the spiking "
-            f"network at {last_name} {n_wrong[last_name]}.",
+            f"Mistakes first: of {len(examples.labels)} test images the ANN mistakes {n_wrong['ANN']}, and "
+            f"{n_wrong[last_name]} are mistaken by the spiking network at {last_name}.",
         ),
         "spike_maps": (
             plots.spike_maps(last, examples.inputs[0]),
@@ -205,7 +223,7 @@ def one_step_sections(
     ]
     return [
         Section("", [Text(_summary(rows, run)), *pictures.values()]),
-        Section("All networks", [Table(format_rows(rows), f"{many} {_COLUMNS_SAY}")]),
+        Section("All networks", [Table(format_rows(rows), f"{many} {_about_columns(run.result.selected_on)}")]),
         Section(
             f"Energy at T = {energy.n_steps}",
             [
@@ -221,11 +239,15 @@ def one_step_sections(
     ]
 
 
-_COLUMNS_SAY = (
-    "Accuracy on the test set, which chose nothing. Spikes per neuron: of one image, over all its time steps. Energy "
-    "ratio: ANN over spiking network, compute only. Time: of one image within a batch, median; 'plain' is the T = 1 "
-    "network as convolutions and comparisons."
-)
+def _about_columns(selected_on: str) -> str:
+    chose = "which chose nothing"
+    if selected_on == "test":
+        chose = "WHICH ALSO CHOSE THE EPOCHS (compat): these numbers are too high"
+    return (
+        f"Accuracy on the test set, {chose}. Spikes per neuron: of one image, over all its time steps. Energy ratio: "
+        "ANN over spiking network, compute only. Time: of one image within a batch, median; 'plain' is the T = 1 "
+        "network as convolutions and comparisons."
+    )
 
 
 def _summary(rows: Sequence[Mapping[str, Any]], run: OneStepRun) -> str:
@@ -233,9 +255,9 @@ def _summary(rows: Sequence[Mapping[str, Any]], run: OneStepRun) -> str:
     last = f"T = {run.result.model.n_steps}"
     ann, one, direct = (found[name] for name in ("ANN", last, f"T = {run.direct.model.n_steps}, direct"))
     return (
-        f"The spiking network at {last} is right on {one['accuracy (%)']} % of the test images, its ANN on "
-        f"{ann['accuracy (%)']} %, and the same network trained at T = 1 directly on {direct['accuracy (%)']} %. For an "
-        f"image its neurons fire {one['spikes/neuron']} times on average, and its operations take "
+        f"The spiking network at {last} is right on {one['accuracy (%)']}\u00a0% of the test images, its ANN on "
+        f"{ann['accuracy (%)']}\u00a0%, and the same network trained at T = 1 directly on "
+        f"{direct['accuracy (%)']}\u00a0%. For an image, a neuron fires {one['spikes / neuron']} times on average, and the operations take "
         f"{one['energy ratio']} times less energy than the ANN's."
     )
 

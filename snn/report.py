@@ -57,7 +57,7 @@ class Code:
 
     def as_html(self) -> str:
         """Return the lines as they are."""
-        return f'<pre tabindex="0">{html.escape(self.text.strip())}</pre>'
+        return f"<pre>{html.escape(self.text.strip())}</pre>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +81,20 @@ class Table:
 
     def as_html(self) -> str:
         """Return the table, in a box that scrolls sideways where the screen is narrow."""
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        head = "".join(f'<th scope="col">{html.escape(str(key))}</th>' for key in self.rows[0])
-        body = "".join(f"<tr>{_cells(list(row.values()))}</tr>" for row in self.rows)
-        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f'<div class="wide" tabindex="0">{table}</div>'
+        columns = [[_shown(row[key]) for row in self.rows] for key in self.rows[0]]
+        kinds = [' class="number"' if _are_numbers(column) else "" for column in columns]
+        head = "".join(
+            f'<th scope="col"{kind}>{html.escape(str(key))}</th>' for key, kind in zip(self.rows[0], kinds, strict=True)
+        )
+        body = ""
+        for cells in zip(*columns, strict=True):
+            first, *rest = map(html.escape, cells)
+            body += f'<tr><th scope="row">{first}</th>'
+            body += "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(rest, kinds[1:], strict=True)) + "</tr>"
+        # Not a <caption>: it would scroll away with the table.
+        caption = f'<p class="note">{html.escape(self.caption)}</p>' if self.caption else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f'{caption}<div class="wide" tabindex="0">{table}</div>'
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +203,16 @@ def write_report(path: str | os.PathLike[str], *, title: str, sections: Sequence
     return Path(path)
 
 
-def _cells(values: list[Any]) -> str:
-    """Return table cells; the first heads its row, numbers stand to the right."""
-    texts = ["" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
-    first, *rest = (html.escape(text) for text in texts)
-    return f'<th scope="row">{first}</th>' + "".join(
-        f'<td class="number">{text}</td>' if text[:1].isdigit() or text[:1] == "-" else f"<td>{text}</td>"
-        for text in rest
-    )
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    """Return whether a column holds numbers ("1.5", "1.5 ± 0.1") or nothing."""
+    try:
+        return any([[float(part) for part in cell.split(" ± ")] for cell in cells if cell])
+    except ValueError:
+        return False
 
 
 # The policy lets the browser load nothing from anywhere; pictures lie on white in the dark as well.
@@ -224,18 +235,20 @@ body { margin: 0 auto; max-width: 70rem; padding: 1rem 1rem 3rem; background: va
 h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 1rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .75rem; }
 p { max-width: 46rem; }
-.pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
-  align-items: start; }
-figure { margin: 0; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
+.pictures { columns: 2 24rem; column-gap: 1rem; }
+figure { margin: 0 0 1rem; break-inside: avoid; border: 1px solid var(--line); border-radius: .5rem; overflow: hidden; }
 img { display: block; width: 100%; height: auto; background: #fff; padding: .5rem; }
 figcaption { padding: .5rem .75rem; font-size: .9rem; color: var(--soft); border-top: 1px solid var(--line); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+.note { font-size: .9rem; color: var(--soft); margin: .5rem 0; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: bottom; }
 th[scope=row] { font-weight: 500; white-space: nowrap; }
-td.number { text-align: right; white-space: nowrap; }
-pre { background: var(--shade); border-radius: .4rem; padding: .75rem; overflow-x: auto; font-size: .85rem; }
+.number { text-align: right; }
+td.number { white-space: nowrap; }
+pre { background: var(--shade); border-radius: .4rem; padding: .75rem; font-size: .85rem; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+@media (max-width: 30rem) { th, td { padding-right: .55rem; } table { font-size: .82rem; } }
 </style>
 </head>
 <body>

@@ -1,8 +1,9 @@
 """The CPU kernels: a block of neurons stays in cache while all its time steps go by.
 
 The forward pass reads each input once and writes each spike once. For the backward pass it keeps the membrane of
-every `CHUNK`-th step and nothing else: the backward pass runs each chunk again from there, into scratch memory that
-fits the cache, and sweeps back through it. Threads split the neurons (see `threads`); no number depends on how.
+every `CHUNK`-th step but the first and nothing else: the backward pass runs each chunk again from there, into scratch
+memory that fits the cache, and sweeps back through it. Threads split the neurons (see `threads`); no number depends
+on how.
 
 Kernels are compiled per combination of options, which are constants to the compiler: branches on them vanish, and
 what is left of each inner loop becomes vector instructions. Compiled code is cached on disk beside this file.
@@ -12,7 +13,6 @@ what is left of each inner loop becomes vector instructions. Compiled code is ca
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
@@ -36,32 +36,44 @@ _buffers = BufferPool()
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
+@numba.njit(nogil=True, inline="always")
+def _fill(row, values, a, step):
+    """Copy the values of neurons a, a + 1, ... into `row`; one value serves all if `step` is 0."""
+    if step:
+        row[:] = values[a : a + row.shape[0]]
+    else:
+        row[:] = values[0]
+
+
 @cache
 def _forward_kernel(dtype: type, charge: int, hard: bool, strict: bool, keep: bool) -> Any:
     """Compile the forward pass for one combination of options; `keep` writes the membranes for the backward pass."""
 
     def forward(context):
-        c = carray(context, 14)
-        start, stop = my_range(c[0], c[1])
+        c = carray(context, 17)
         n, n_steps, x_rows, block = c[2], c[3], c[4], c[5]
-        x = carray(address(c[6]), (x_rows, n), dtype)
-        v0 = carray(address(c[7]), (n,), dtype)
-        decay = carray(address(c[8]), (n,), dtype)
-        threshold = carray(address(c[9]), (n,), dtype)
-        constants = carray(address(c[10]), (5,), dtype)
-        spikes = carray(address(c[11]), (n_steps, n), dtype)
-        kept = carray(address(c[12]), ((n_steps + CHUNK - 1) // CHUNK, n), dtype)
-        v_out = carray(address(c[13]), (n,), dtype)
+        v_step, decay_step, threshold_step = c[6], c[7], c[8]
+        start, stop = my_range(c[0], c[1], block)
+        x = carray(address(c[9]), (x_rows, n), dtype)
+        v0 = carray(address(c[10]), (1 + (n - 1) * v_step,), dtype)
+        decay = carray(address(c[11]), (1 + (n - 1) * decay_step,), dtype)
+        threshold = carray(address(c[12]), (1 + (n - 1) * threshold_step,), dtype)
+        constants = carray(address(c[13]), (5,), dtype)
+        spikes = carray(address(c[14]), (n_steps, n), dtype)
+        kept = carray(address(c[15]), ((n_steps - 1) // CHUNK, n), dtype)
+        v_out = carray(address(c[16]), (n,), dtype)
         zero, one, v_reset = constants[0], constants[1], constants[2]
         repeat = x_rows < n_steps
-        v_block = np.empty(block, dtype)
+        rows = np.empty((3, block), dtype)
         for a in range(start, stop, block):
             b = min(a + block, stop)
-            v, decay_ab, threshold_ab = v_block[: b - a], decay[a:b], threshold[a:b]
-            v[:] = v0[a:b]
+            v, decay_ab, threshold_ab = rows[0, : b - a], rows[1, : b - a], rows[2, : b - a]
+            _fill(v, v0, a, v_step)
+            _fill(decay_ab, decay, a, decay_step)
+            _fill(threshold_ab, threshold, a, threshold_step)
             for t in range(n_steps):
-                if keep and t % CHUNK == 0:
-                    kept[t // CHUNK, a:b] = v
+                if keep and t > 0 and t % CHUNK == 0:
+                    kept[t // CHUNK - 1, a:b] = v
                 x_t, s_t = x[0 if repeat else t, a:b], spikes[t, a:b]
                 for i in range(b - a):
                     if charge == 0:
@@ -100,6 +112,26 @@ def _exp_minus(y, one):
     return e * e
 
 
+@numba.njit(nogil=True, inline="always")
+def _give(out, row, a, block, step):
+    """Write a block's gradients of a parameter: one per neuron, or their sum if one value serves all."""
+    if step:
+        out[a : a + row.shape[0]] = row
+    else:
+        # Sixteen sums side by side are a vector instruction; one sum would wait for itself at every element.
+        sums = np.zeros(16)
+        whole = row.shape[0] // 16 * 16
+        for i in range(0, whole, 16):
+            for k in range(16):
+                sums[k] += row[i + k]
+        total = 0.0
+        for k in range(16):
+            total += sums[k]
+        for i in range(whole, row.shape[0]):
+            total += row[i]
+        out[a // block] = total
+
+
 @cache
 def _backward_kernel(
     dtype: type, charge: int, hard: bool, strict: bool, detach: bool, shape: int, normalised: bool, parameters: bool
@@ -108,35 +140,38 @@ def _backward_kernel(
     single = dtype is np.float32
 
     def backward(context):
-        c = carray(context, 17)
-        start, stop = my_range(c[0], c[1])
+        c = carray(context, 23)
         n, n_steps, x_rows, block = c[2], c[3], c[4], c[5]
-        x = carray(address(c[6]), (x_rows, n), dtype)
-        kept = carray(address(c[7]), ((n_steps + CHUNK - 1) // CHUNK, n), dtype)
-        decay = carray(address(c[8]), (n,), dtype)
-        threshold = carray(address(c[9]), (n,), dtype)
-        constants = carray(address(c[10]), (5,), dtype)
-        gs = carray(address(c[11]), (n_steps, n), dtype)
-        gv_out = carray(address(c[12]), (n,), dtype)
-        gx = carray(address(c[13]), (x_rows, n), dtype)
-        gv0 = carray(address(c[14]), (n,), dtype)
-        gdecay = carray(address(c[15]), (n,), dtype)
-        gthreshold = carray(address(c[16]), (n,), dtype)
+        v_step, decay_step, threshold_step, gv_step, need_gv0 = c[6], c[7], c[8], c[9], c[10]
+        start, stop = my_range(c[0], c[1], block)
+        n_blocks = (n + block - 1) // block
+        x = carray(address(c[11]), (x_rows, n), dtype)
+        v0 = carray(address(c[12]), (1 + (n - 1) * v_step,), dtype)
+        decay = carray(address(c[13]), (1 + (n - 1) * decay_step,), dtype)
+        threshold = carray(address(c[14]), (1 + (n - 1) * threshold_step,), dtype)
+        constants = carray(address(c[15]), (5,), dtype)
+        kept = carray(address(c[16]), ((n_steps - 1) // CHUNK, n), dtype)
+        gs = carray(address(c[17]), (n_steps, n), dtype)
+        gv_out = carray(address(c[18]), (1 + (n - 1) * gv_step,), dtype)
+        gx = carray(address(c[19]), (x_rows, n), dtype)
+        gv0 = carray(address(c[20]), (n,), dtype)
+        gdecay = carray(address(c[21]), (n if decay_step else n_blocks,), dtype)
+        gthreshold = carray(address(c[22]), (n if threshold_step else n_blocks,), dtype)
         zero, one, v_reset, alpha, scale = constants[0], constants[1], constants[2], constants[3], constants[4]
         half = one / (one + one)
         slope = half * alpha * (one * np.pi)
         gauss = alpha / np.sqrt(one * np.pi)
         repeat = x_rows < n_steps
         h_chunk = np.empty((CHUNK, block), dtype)
-        rows = np.empty((4, block), dtype)
+        rows = np.empty((9, block), dtype)
         for a in range(start, stop, block):
             b = min(a + block, stop)
             m = b - a
-            v, gv, inverse, inverse_decay = rows[0, :m], rows[1, :m], rows[2, :m], rows[3, :m]
-            decay_ab, threshold_ab = decay[a:b], threshold[a:b]
-            # Without gradients of parameters these two are never touched; any array will do.
-            gdecay_ab, gthreshold_ab = gdecay[a:b], gthreshold[a:b]
-            gv[:] = gv_out[a:b]
+            v, gv, inverse, inverse_decay, kept_t = rows[0, :m], rows[1, :m], rows[2, :m], rows[3, :m], rows[4, :m]
+            decay_ab, threshold_ab, gdecay_ab, gthreshold_ab = rows[5, :m], rows[6, :m], rows[7, :m], rows[8, :m]
+            _fill(decay_ab, decay, a, decay_step)
+            _fill(threshold_ab, threshold, a, threshold_step)
+            _fill(gv, gv_out, a, gv_step)
             for i in range(m):
                 inverse[i] = one / (threshold_ab[i] if normalised else one)
                 if charge != 0:
@@ -146,9 +181,13 @@ def _backward_kernel(
                 gthreshold_ab[:] = zero
             if repeat:
                 gx[0, a:b] = zero
-            for chunk in range(kept.shape[0] - 1, -1, -1):
+            for chunk in range((n_steps - 1) // CHUNK, -1, -1):
                 first, last = chunk * CHUNK, min((chunk + 1) * CHUNK, n_steps)
-                v[:] = kept[chunk, a:b]
+                if chunk == 0:
+                    _fill(kept_t, v0, a, v_step)
+                else:
+                    kept_t[:] = kept[chunk - 1, a:b]
+                v[:] = kept_t
                 for t in range(first, last):
                     x_t, h_t = x[0 if repeat else t, a:b], h_chunk[t - first, :m]
                     for i in range(m):
@@ -168,7 +207,6 @@ def _backward_kernel(
                     x_t, gx_t, gs_t = x[0 if repeat else t, a:b], gx[0 if repeat else t, a:b], gs[t, a:b]
                     h_t = h_chunk[t - first, :m]
                     before = h_chunk[max(t - first - 1, 0), :m]
-                    kept_t = kept[chunk, a:b]
                     for i in range(m):
                         h, theta = h_t[i], threshold_ab[i]
                         fired = h > theta if strict else h >= theta
@@ -232,16 +270,25 @@ def _backward_kernel(
                             gx_t[i] += gi
                         else:
                             gx_t[i] = gi
-            gv0[a:b] = gv
+            if need_gv0:
+                gv0[a:b] = gv
+            if parameters:
+                _give(gdecay, gdecay_ab, a, block, decay_step)
+                _give(gthreshold, gthreshold_ab, a, block, threshold_step)
 
     return compile_kernel(backward)
 
 
-def _per_neuron(value: Tensor, shape: torch.Size, dtype: torch.dtype) -> np.ndarray:
-    """Spread a parameter over the neurons, shape (M,); contiguous, or the kernels would not be vectorised."""
-    spread = value.detach().to(dtype).expand(shape).numpy()
-    # numpy and not torch: an OpenMP thread that torch wakes for this would go on spinning on a core that we need.
-    return np.ascontiguousarray(spread).reshape(-1)
+def _values(value: Tensor, shape: torch.Size, dtype: torch.dtype) -> tuple[np.ndarray, int]:
+    """Return a parameter's values and the step between neurons: 1 with one value per neuron, 0 with one for all.
+
+    Contiguous, or the kernels would not be vectorised; by numpy and not torch, because an OpenMP thread that torch
+    wakes for this would go on spinning on a core that the kernel needs.
+    """
+    spread = value.detach().to(dtype).expand(shape)
+    if not any(stride for stride, size in zip(spread.stride(), shape, strict=True) if size > 1):
+        return spread.as_strided((1,), (1,)).numpy(), 0
+    return np.ascontiguousarray(spread.numpy()).reshape(-1), 1
 
 
 def _rows(x: Tensor, rows: int, dtype: torch.dtype) -> np.ndarray:
@@ -255,6 +302,11 @@ def _constants(spec: NeuronSpec, dtype: torch.dtype) -> np.ndarray:
     return np.array(numbers, dtype=_NUMPY[dtype])
 
 
+def _block(n: int, dtype: torch.dtype) -> int:
+    """Return how many neurons go together: no more than fit the cache, and enough blocks for some threads."""
+    return max(64, min(BLOCK_BYTES // dtype.itemsize, n // 16 // 16 * 16))
+
+
 class _MultiStep(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -265,59 +317,66 @@ class _MultiStep(torch.autograd.Function):
         x_rows = steps if n_steps is None else 1
         n = v.numel()
         spikes = _buffers.empty((steps, *v.shape), dtype)
-        v_out = torch.empty(v.shape, dtype=dtype)
+        v_out = _buffers.empty(v.shape, dtype)
         keep = any(ctx.needs_input_grad)
-        kept = torch.empty((math.ceil(steps / CHUNK) if keep else 0, n), dtype=dtype)
+        kept = torch.empty((max(0, steps - 1) // CHUNK if keep else 0, n), dtype=dtype)
         if steps and n:
-            current = _rows(x, x_rows, dtype)
             kernel = _forward_kernel(_NUMPY[dtype], CHARGES[spec.charge], spec.hard_reset, spec.strict, keep)
-            state = [_per_neuron(value, v.shape, dtype) for value in (v, decay, threshold)]
+            current, block = _rows(x, x_rows, dtype), _block(n, dtype)
+            state, state_steps = zip(*(_values(value, v.shape, dtype) for value in (v, decay, threshold)), strict=True)
             arrays = (spikes.view(steps, n).numpy(), kept.numpy(), v_out.view(-1).numpy())
-            sizes = (n, steps, x_rows, BLOCK_BYTES // dtype.itemsize)
-            run(kernel, n, n * steps, (*sizes, current, *state, _constants(spec, dtype), *arrays))
+            sizes = (n, steps, x_rows, block, *state_steps)
+            run(kernel, n, block, n * steps, (*sizes, current, *state, _constants(spec, dtype), *arrays))
         else:
             v_out.copy_(v)
-        ctx.save_for_backward(x, decay, threshold, kept)
-        ctx.x_rows, ctx.spec, ctx.shape, ctx.v_dtype = x_rows, spec, v.shape, v.dtype
+        ctx.save_for_backward(x, v, decay, threshold, kept)
+        ctx.x_rows, ctx.spec, ctx.steps = x_rows, spec, steps
+        ctx.set_materialize_grads(False)
         return spikes.to(x.dtype), v_out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_spikes: Tensor, grad_v: Tensor) -> tuple[Tensor | None, ...]:
-        x, decay, threshold, kept = ctx.saved_tensors
-        spec, shape, x_rows, dtype = ctx.spec, ctx.shape, ctx.x_rows, kept.dtype
-        steps, n = grad_spikes.shape[0], kept.shape[1]
+    def backward(ctx: Any, grad_spikes: Tensor | None, grad_v: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, v, decay, threshold, kept = ctx.saved_tensors
+        spec, shape, x_rows, steps, dtype = ctx.spec, v.shape, ctx.x_rows, ctx.steps, kept.dtype
+        n, block = v.numel(), _block(v.numel(), dtype)
+        _, need_v, need_decay, need_threshold, *_ = ctx.needs_input_grad
+        parameters = need_decay or need_threshold
+        grad_spikes = x.new_zeros((steps, *shape)) if grad_spikes is None else grad_spikes
+        grad_v = torch.zeros((), dtype=dtype) if grad_v is None else grad_v
         gx = _buffers.empty((x_rows, n), dtype)
-        gv = torch.empty(n, dtype=dtype)
-        parameters = ctx.needs_input_grad[2] or ctx.needs_input_grad[3]
-        gdecay, gthreshold = (torch.zeros(n if parameters else 0, dtype=dtype) for _ in range(2))
+        gv0 = torch.empty(n if need_v else 0, dtype=dtype)
+        values = [_values(value, shape, dtype) for value in (v, decay, threshold, grad_v)]
+        (v_row, v_step), (decay_row, decay_step), (threshold_row, threshold_step), (gv_row, gv_step) = values
+        n_blocks = -(-n // block)
+        gdecay = torch.zeros((n if decay_step else n_blocks) if parameters else 0, dtype=dtype)
+        gthreshold = torch.zeros((n if threshold_step else n_blocks) if parameters else 0, dtype=dtype)
         if steps and n:
-            kernel = _backward_kernel(
-                _NUMPY[dtype],
-                CHARGES[spec.charge],
-                spec.hard_reset,
-                spec.strict,
-                spec.detach_reset,
-                spec.surrogate.number,
-                spec.surrogate.normalised,
-                parameters,
-            )
-            state = (_per_neuron(decay, shape, dtype), _per_neuron(threshold, shape, dtype), _constants(spec, dtype))
-            inputs = (_rows(grad_spikes, steps, dtype), _per_neuron(grad_v, shape, dtype))
-            outputs = (gx.numpy(), gv.numpy(), gdecay.numpy(), gthreshold.numpy())
-            sizes = (n, steps, x_rows, BLOCK_BYTES // dtype.itemsize)
-            run(kernel, n, n * steps, (*sizes, _rows(x, x_rows, dtype), kept.numpy(), *state, *inputs, *outputs))
+            s = spec.surrogate
+            options = (CHARGES[spec.charge], spec.hard_reset, spec.strict, spec.detach_reset, s.number, s.normalised)
+            kernel = _backward_kernel(_NUMPY[dtype], *options, parameters)
+            sizes = (n, steps, x_rows, block, v_step, decay_step, threshold_step, gv_step, need_v)
+            inputs = (_rows(x, x_rows, dtype), v_row, decay_row, threshold_row, _constants(spec, dtype), kept.numpy())
+            grads = (_rows(grad_spikes, steps, dtype), gv_row)
+            outputs = (gx.numpy(), gv0.numpy(), gdecay.numpy(), gthreshold.numpy())
+            run(kernel, n, block, n * steps, (*sizes, *inputs, *grads, *outputs))
         else:
             gx.zero_()
-            gv.copy_(grad_v.reshape(-1))
+            gv0.copy_(grad_v.expand(shape).reshape(-1)[: gv0.numel()])
         return (
             gx.view(x.shape).to(x.dtype),
-            gv.view(shape).to(ctx.v_dtype),
-            gdecay.view(shape).sum_to_size(decay.shape).to(decay.dtype) if parameters else None,
-            gthreshold.view(shape).sum_to_size(threshold.shape).to(threshold.dtype) if parameters else None,
+            gv0.view(shape).to(v.dtype) if need_v else None,
+            _parameter_gradient(gdecay, decay, shape, decay_step) if need_decay else None,
+            _parameter_gradient(gthreshold, threshold, shape, threshold_step) if need_threshold else None,
             None,
             None,
         )
+
+
+def _parameter_gradient(grad: Tensor, parameter: Tensor, shape: torch.Size, step: int) -> Tensor:
+    """Sum the gradients of neurons, or of blocks of neurons, that share a value of the parameter."""
+    total = grad.view(shape).sum_to_size(parameter.shape) if step else grad.sum().expand(parameter.shape)
+    return total.to(parameter.dtype)
 
 
 def multi_step(

@@ -81,12 +81,11 @@ def address(typingctx: Any, value: Any) -> Any:
 
 
 @numba.njit(nogil=True, inline="always")
-def my_range(start, stop):
-    """Return this thread's share of the neurons; borders are multiples of 16, so that no cache line is shared."""
-    k, count, n = _thread_number(), _thread_count(), stop - start
-    first = start + 16 * (n * k // (16 * count))
-    last = start + 16 * (n * (k + 1) // (16 * count)) if k < count - 1 else stop
-    return first, last
+def my_range(start, stop, block):
+    """Return this thread's share of the neurons: whole blocks, the same ones however many threads there are."""
+    k, count = _thread_number(), _thread_count()
+    n_blocks = (stop - start + block - 1) // block
+    return start + block * (n_blocks * k // count), min(start + block * (n_blocks * (k + 1) // count), stop)
 
 
 def compile_kernel(function: Callable[[Any], None]) -> Any:
@@ -100,40 +99,38 @@ def _pool(n_threads: int, pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads, thread_name_prefix="snn")
 
 
-def run(kernel: Any, n: int, work: int, context: Sequence[int | np.ndarray], *, openmp: bool | None = None) -> None:
-    """Run a kernel over `n` neurons.
+def run(kernel: Any, n: int, block: int, work: int, context: Sequence[int | np.ndarray]) -> None:
+    """Run a kernel over `n` neurons in blocks, on ``torch.get_num_threads()`` threads.
 
     Parameters
     ----------
     kernel : from `compile_kernel`
         What to run.
-    n : int
-        Number of neurons to split over ``torch.get_num_threads()`` threads.
+    n, block : int
+        Number of neurons, and how many of them go together.
     work : int
         Neuron-steps in all; little work is not split.
     context : sequence of int or array
         What the kernel reads after the first and last neuron. Arrays must be contiguous; they are passed by address.
-    openmp : bool, optional
-        Use PyTorch's team or the pool; by default the team where there is one.
     """
     numbers = [item.ctypes.data if isinstance(item, np.ndarray) else int(item) for item in context]
-    n_threads = max(1, min(torch.get_num_threads(), work // MIN_WORK, n // 16))
+    n_blocks = -(-n // block)
+    n_threads = max(1, min(torch.get_num_threads(), work // MIN_WORK, n_blocks))
     whole = np.array([0, n, *numbers], dtype=np.int64)
     pointer = ctypes.POINTER(ctypes.c_int64)
     if n_threads == 1:
         kernel.ctypes(whole.ctypes.data_as(pointer))
         return
-    if openmp is None:
-        openmp = _openmp() is not None and os.getpid() == _parent
-    if openmp:
-        _openmp().GOMP_parallel(
+    library = _openmp() if os.getpid() == _parent else None
+    if library is not None:
+        library.GOMP_parallel(
             ctypes.c_void_p(kernel.address),
             whole.ctypes.data_as(ctypes.c_void_p),
             ctypes.c_uint(n_threads),
             ctypes.c_uint(0),
         )
         return
-    edges = [16 * (n * k // (16 * n_threads)) for k in range(n_threads)] + [n]
+    edges = [min(block * (n_blocks * k // n_threads), n) for k in range(n_threads + 1)]
     parts = [np.array([edges[k], edges[k + 1], *numbers], dtype=np.int64) for k in range(n_threads)]
     jobs = [_pool(n_threads, os.getpid()).submit(kernel.ctypes, part.ctypes.data_as(pointer)) for part in parts]
     for job in jobs:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuroloaders.checks import check_int, check_option, check_same_length, check_shape
 from snn.models import FoldedNetwork
-from snn.plots_base import ANN, DIRECT, WIDTH, own_axes
+from snn.plots.base import ANN, DIRECT, WIDTH, own_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ __all__ = ["sample_predictions", "spike_maps"]
 # In the units of these pictures an image is 1 wide.
 _GAP = 0.08
 # Images side by side, and inches from line to line.
-_COLUMNS, _LINE = 4, 0.145
+_COLUMNS, _LINE = 4, 0.15
 
 
 def sample_predictions(
@@ -77,7 +77,7 @@ def sample_predictions(
             texts.append((f"{name}: {classes[found[number]]}{' ✗' if wrong else ''}", DIRECT if wrong else ANN))
         for line, (text, colour) in enumerate(texts):
             below = {"xytext": (0, -2 - 72 * _LINE * line), "textcoords": "offset points"}
-            ax.annotate(text, (x + 0.5, y - 1), ha="center", va="top", fontsize=8, color=colour, **below)
+            ax.annotate(text, (x + 0.5, y - 1), ha="center", va="top", fontsize=8.5, color=colour, **below)
     return _picture(ax, width, rows * tall)
 
 
@@ -118,7 +118,7 @@ def spike_maps(model: FoldedNetwork, x: Tensor, *, n_maps: int = 32, ax: Axes | 
     rows = -(-len(maps) // columns)
     side, left = 1 + _GAP, 3 + 4 * _GAP  # from map to map; where they begin, beside an input three times as large
     width, height = left + columns * side - _GAP, max(rows * side - _GAP, 3)
-    ax = own_axes(ax, WIDTH * height / width + 0.35)
+    ax = own_axes(ax, WIDTH * height / width + 0.2)
     low, high = x.min(), x.max()
     _show(ax, (x - low) / (high - low).clamp(min=1e-12), 0, 0, 3)
     _frame(ax, 0, 0, 3)

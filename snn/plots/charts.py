@@ -1,7 +1,4 @@
-"""Pictures of networks that answer in few time steps: accuracy, spikes, energy, training, examples.
-
-Each function draws into `ax`, by default a new figure's, and returns it; none shows it.
-"""
+"""Charts: accuracy, spikes and energy of networks, and the course of their training."""
 
 # T time
 
@@ -13,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from neuroloaders.checks import invalid
 from snn.energy import ENERGY_45NM, EnergyReport
-from snn.plots_base import ANN, DIRECT, MARKERS, SPIKING, own_axes, tidy
-from snn.plots_images import sample_predictions, spike_maps
-from snn.training.history import History
+from snn.plots.base import ANN, DIRECT, MARKERS, SPIKING, own_axes, tidy
+from snn.training import History
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +20,6 @@ __all__ = [
     "accuracy_by_steps",
     "energy_by_layer",
     "learning_curves",
-    "sample_predictions",
-    "spike_maps",
     "spike_rates",
 ]
 
@@ -58,26 +52,27 @@ def accuracy_by_steps(
         raise invalid("accuracy", "have at least one number of steps", "an empty mapping")
     ax = own_axes(ax, 3.4)
     steps = sorted(accuracy, reverse=True)
+    span = max(1, steps[0] - steps[-1])
     if ann is not None:
         mean, spread, _ = _percent(ann)
         ax.axhline(mean, color=ANN, linestyle="--", linewidth=1.5, label=f"ANN: {_written(mean, spread)}")
         if spread:
             ax.axhspan(mean - spread, mean + spread, color=ANN, alpha=0.12, linewidth=0)
-    means, spreads, _ = zip(*(_percent(accuracy[n]) for n in steps), strict=True)
-    label = f"spiking, T = {steps[-1]}: {_written(means[-1], spreads[-1])}"
-    ax.errorbar(steps, means, spreads, color=SPIKING, marker="o", markersize=7, linewidth=2, capsize=4, label=label)
-    for n in steps:
-        _seeds(ax, n, _percent(accuracy[n])[2], SPIKING)
+    curves = [(steps, [accuracy[n] for n in steps], SPIKING, "o", f"spiking, T = {steps[-1]}")]
     if direct is not None:
-        mean, spread, each = _percent(direct)
-        label = f"trained at T = 1 directly: {_written(mean, spread)}"
-        # Beside the schedule's point and not on it.
-        place = 1 - 0.18
-        ax.errorbar([place], [mean], [spread], color=DIRECT, marker="D", markersize=7, capsize=4, ls="", label=label)
-        _seeds(ax, place, each, DIRECT)
-    ax.set_xlim(max(steps) + 0.4, min(steps) - 0.5)
+        # Beside the schedule's last point and not on it.
+        curves.append(([1 - 0.05 * span], [direct], DIRECT, "D", "trained at T = 1 directly"))
+    for places, values, colour, marker, name in curves:
+        means, spreads, each = zip(*map(_percent, values), strict=True)
+        look = {"color": colour, "marker": marker, "markersize": 7, "linewidth": 2, "capsize": 4}
+        label = f"{name}: {_written(means[-1], spreads[-1])}"
+        ax.errorbar(places, means, spreads if any(spreads) else None, label=label, **look)
+        for place, seeds in zip(places, each, strict=True):
+            if len(seeds) > 1:
+                ax.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.5, markersize=5)
+    ax.set_xlim(steps[0] + 0.1 * span, min(steps[-1], 1) - 0.12 * span)
     ax.set_xticks(steps)
-    ax.margins(y=0.15)
+    _widen(ax)
     ax.set(xlabel="time steps T", ylabel="test accuracy (%)")
     ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(0, -0.2), borderaxespad=0)
     return tidy(ax, grid="y")
@@ -144,7 +139,7 @@ def energy_by_layer(report: EnergyReport, *, name: str = "spiking", ax: Axes | N
     label = f"{name}: {report.energy_pj / size:.3g} {unit}"
     ax.barh([row + 0.2 for row in rows], as_snn, 0.38, color=SPIKING, label=label)
     for row, ann, snn in zip(rows, as_ann, as_snn, strict=True):
-        times = f" {ann / snn:.3g} times less" if snn else " no spikes"
+        times = " no spikes" if not snn else " the same" if ann == snn else f" {ann / snn:.3g} times less"
         ax.annotate(times, (max(ann, snn), row), va="center", fontsize=8.5)
     ax.set_yticks(rows, [layer.name for layer in report.layers])
     ax.invert_yaxis()
@@ -223,6 +218,9 @@ def _written(mean: float, spread: float) -> str:
     return f"{mean:.2f} ± {spread:.2f} %" if spread else f"{mean:.2f} %"
 
 
-def _seeds(ax: Axes, place: float, each: list[float], colour: str) -> None:
-    if len(each) > 1:
-        ax.plot([place] * len(each), each, ".", color=colour, alpha=0.5, markersize=5)
+def _widen(ax: Axes) -> None:
+    """Let the axis of per cents span 2 points or more: a difference of one image must not look like a cliff."""
+    ax.margins(y=0.15)
+    low, high = ax.get_ylim()
+    missing = max(0.0, 2 - (high - low)) / 2
+    ax.set_ylim(low - missing, min(high + missing, max(high, 100.2)))
