@@ -102,8 +102,8 @@ class TemporalPruning:
         baseline that shows what the schedule is worth.
     config : TrainConfig
         Training of each stage. The default is the paper's for CIFAR.
-    first_config : TrainConfig, optional
-        Training of the first stage, if it is to differ.
+    stage_epochs : tuple of int, optional
+        Epochs of each stage, if they are to differ from ``config.epochs``: the last stage costs least and needs most.
     percentile, threshold_scale : float
         Calibration of the thresholds before the first stage, see `calibrate_thresholds`.
     calibration_samples : int
@@ -136,7 +136,7 @@ class TemporalPruning:
 
     schedule: tuple[int, ...] = (5, 4, 3, 2, 1)
     config: TrainConfig = _PAPER_STAGE
-    first_config: TrainConfig | None = None
+    stage_epochs: tuple[int, ...] | None = None
     percentile: float = 90.0
     threshold_scale: float = 1.0
     calibration_samples: int = 512
@@ -152,10 +152,21 @@ class TemporalPruning:
             required = "be step counts, each smaller than the one before"
             raise invalid("schedule", required, repr(self.schedule), "Example: (5, 3, 1).")
         object.__setattr__(self, "schedule", schedule)
+        if self.stage_epochs is not None:
+            epochs = tuple(check_int("stage_epochs", n, at_least=1) for n in self.stage_epochs)
+            if len(epochs) != len(schedule):
+                advice = f"The schedule is {schedule}."
+                raise invalid("stage_epochs", "have one number for each stage", repr(epochs), advice)
+            object.__setattr__(self, "stage_epochs", epochs)
         check_number("percentile", self.percentile, at_least=0, at_most=100)
         check_number("threshold_scale", self.threshold_scale, above=0)
         check_int("calibration_samples", self.calibration_samples, at_least=1)
         check_option("compat", self.compat, COMPAT)
+
+    @property
+    def epochs_of_stages(self) -> tuple[int, ...]:
+        """How many epochs each stage is trained."""
+        return self.stage_epochs or (self.config.epochs,) * len(self.schedule)
 
     def fit(
         self,
@@ -198,7 +209,7 @@ class TemporalPruning:
         for k, n_steps in enumerate(self.schedule):
             model = copy.deepcopy(model)
             model.n_steps = n_steps
-            config = self.first_config if k == 0 and self.first_config is not None else self.config
+            config = replace(self.config, epochs=self.epochs_of_stages[k])
             if selector is None:
                 config = replace(config, select="last", patience=None)
             history = fit(

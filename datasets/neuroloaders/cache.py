@@ -78,7 +78,18 @@ def cached_arrays(
 
 
 def cache_folder(data_dir: str | os.PathLike | None = None) -> Path:
-    """Return where caches lie by default: ``cache`` in the folder that downloads go to."""
+    """Return where caches lie by default: ``cache`` in the folder that downloads go to.
+
+    Parameters
+    ----------
+    data_dir : path-like, optional
+        As for `fetch`.
+
+    Returns
+    -------
+    Path
+        It need not exist yet.
+    """
     return download_folder(data_dir) / "cache"
 
 

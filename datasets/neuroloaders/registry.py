@@ -104,13 +104,34 @@ def read_registry(path: str | os.PathLike | None = None) -> dict[str, DatasetEnt
 
 
 def datasets_available(registry: Mapping[str, DatasetEntry] | None = None) -> dict[str, str]:
-    """Return the names that `fetch` takes, each with a one-line title."""
+    """Return the names that `fetch` takes, each with a one-line title.
+
+    Parameters
+    ----------
+    registry : dict, optional
+        Another registry, from `read_registry`; by default the one that is installed.
+
+    Returns
+    -------
+    dict of str to str
+    """
     entries = read_registry() if registry is None else registry
     return {name: entry.title for name, entry in entries.items()}
 
 
 def dataset_info(name: str, registry: Mapping[str, DatasetEntry] | None = None) -> DatasetEntry:
     """Return what the registry knows about a data set: files, checksums, size, licence, citation.
+
+    Parameters
+    ----------
+    name : str
+        A name from `datasets_available`.
+    registry : dict, optional
+        Another registry, from `read_registry`; by default the one that is installed.
+
+    Returns
+    -------
+    DatasetEntry
 
     Raises
     ------
@@ -122,7 +143,19 @@ def dataset_info(name: str, registry: Mapping[str, DatasetEntry] | None = None) 
 
 
 def citation(name: str, registry: Mapping[str, DatasetEntry] | None = None) -> str:
-    """Return the BibTeX entry to cite when a data set is used."""
+    """Return the BibTeX entry to cite when a data set is used.
+
+    Parameters
+    ----------
+    name : str
+        A name from `datasets_available`.
+    registry : dict, optional
+        Another registry, from `read_registry`; by default the one that is installed.
+
+    Returns
+    -------
+    str
+    """
     return dataset_info(name, registry).citation
 
 

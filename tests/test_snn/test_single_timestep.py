@@ -154,6 +154,12 @@ def test_a_run_that_stopped_goes_on_and_ends_the_same(tmp_path):
     assert json.loads((tmp_path / "cut" / "T1" / "config.json").read_text())
 
 
+def test_stages_can_differ_in_length():
+    train, valid = digits(n=64)
+    result = TemporalPruning(schedule=(2, 1), config=QUICK, stage_epochs=(1, 3)).fit(small_vgg(), train, valid)
+    assert [len(stage.history) for stage in result.stages] == [1, 3]
+
+
 def test_test_data_select_only_by_name():
     train, valid = digits(n=64)
     with pytest.raises(ValueError, match=r"`test` must be left out, got .* Only compat='test-set-selection' looks at"):
@@ -174,6 +180,10 @@ def test_test_data_select_only_by_name():
         ({"schedule": (1, 2)}, r"`schedule` must be step counts, each smaller than the one before, got \(1, 2\)"),
         ({"schedule": ()}, "`schedule` must be step counts"),
         ({"schedule": (2, 0)}, "`schedule` must be a whole number >= 1, got 0"),
+        (
+            {"stage_epochs": (1, 2)},
+            r"`stage_epochs` must have one number for each stage, got \(1, 2\). The schedule is",
+        ),
         ({"percentile": -1}, "`percentile` must be"),
         ({"compat": "paper"}, "`compat` must be one of None, 'test-set-selection', got 'paper'"),
     ],
