@@ -115,16 +115,21 @@ class Compare(nn.Module):
     ----------
     v_threshold : float
         Threshold; strict, as in `FoldedLIF`.
+    inplace : bool
+        Write the spikes over the current, which saves a tensor. Right where nothing else reads the current, as after
+        a convolution.
     """
 
-    def __init__(self, v_threshold: float) -> None:
+    def __init__(self, v_threshold: float, *, inplace: bool = False) -> None:
         super().__init__()
         self.register_buffer("v_threshold", torch.tensor(check_number("v_threshold", v_threshold)))
+        self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
         """Return 1 where `x` exceeds the threshold and 0 elsewhere, in the dtype of `x`."""
-        return torch.gt(x, self.v_threshold, out=torch.empty_like(x))
+        # `out` of the dtype of x: the comparison writes 0 and 1 at once, without a tensor of booleans in between.
+        return torch.gt(x, self.v_threshold, out=x if self.inplace else torch.empty_like(x))
 
     def extra_repr(self) -> str:
         """Show the threshold."""
-        return f"v_threshold={self.v_threshold.item():.3g}"
+        return f"v_threshold={self.v_threshold.item():.3g}" + (", inplace=True" if self.inplace else "")

@@ -285,7 +285,8 @@ def one_step_network(model: FoldedNetwork) -> FoldedNetwork:
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     for name in neurons:
         neuron = plain.get_submodule(name)
-        plain.set_submodule(name, Compare(neuron.v_threshold.item()).to(neuron.v_threshold))
+        # In place: every current comes fresh out of a convolution, a linear layer or a residual sum.
+        plain.set_submodule(name, Compare(neuron.v_threshold.item(), inplace=True).to(neuron.v_threshold))
     for name, module in list(plain.named_modules()):
         if isinstance(module, TimeSharedDropout):
             plain.set_submodule(name, nn.Identity())

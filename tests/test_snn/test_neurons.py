@@ -176,3 +176,6 @@ def test_compare_is_the_neuron_at_one_step(generator):
     spikes = snn.FoldedLIF(v_threshold=0.7)(x)
     assert torch.equal(snn.Compare(torch.tensor(0.7).item())(x), spikes)
     assert spikes[0, 0, 0, 0] == 0
+    current = x.clone()
+    assert snn.Compare(torch.tensor(0.7).item(), inplace=True)(current) is current
+    assert torch.equal(current, spikes)
