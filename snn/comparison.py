@@ -80,6 +80,13 @@ class NetworkScores:
             "ms_per_image": self.ms_per_image,
         }
 
+    def layer_rows(self) -> list[dict[str, Any]]:
+        """Return one row a weighted layer, as `EnergyReport.table`, with None in place of NaN (JSON has no NaN)."""
+        return [
+            {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+            for row in self.energy.table()
+        ]
+
 
 def compare_one_step(
     ann: FoldedNetwork,
@@ -133,7 +140,9 @@ def compare_one_step(
     if direct is not None:
         networks[f"T = {direct.model.n_steps}, direct"] = direct.model
     accuracies = {name: evaluate(model, test, device=device)["accuracy"] for name, model in networks.items()}
-    energies = {name: energy_report(model, images) for name, model in networks.items()}
+    # The plain network gives the same spikes, so they are not counted again.
+    energies = {name: energy_report(model, images) for name, model in networks.items() if name != "T = 1, plain"}
+    energies |= {"T = 1, plain": energies["T = 1"]} if "T = 1, plain" in networks else {}
     times = ms_per_image(networks, images[:timed_batch], repeats=repeats)
     return tuple(
         NetworkScores(

@@ -128,6 +128,7 @@ def one_step_pictures(
     n_wrong = {name: int((found.cpu() != examples.labels.cpu()).sum()) for name, found in predictions.items()}
     reports = {f"T = {n}": by_name[f"T = {n}"].energy for n in n_steps}
     stages = {"ANN": run.ann_history, **{f"T = {stage.n_steps}": stage.history for stage in run.result.stages}}
+    n_epochs = sum(len(stage.history) for stage in run.result.stages)
     seeds = f", mean and standard deviation of {len(tables)} seeds" if len(tables) > 1 else ""
     drawn = {
         "accuracy_by_steps": (
@@ -135,14 +136,14 @@ def one_step_pictures(
                 {n: accuracies[f"T = {n}"] for n in n_steps}, ann=accuracies["ANN"], direct=accuracies[direct_name]
             ),
             f"Test accuracy against time steps, {n_steps[0]} to {n_steps[-1]}, with the ANN and direct training.",
-            f"Accuracy as time steps are taken away{seeds}. Dashed: the ANN. Diamond: trained at T = 1 directly, for "
-            "as many epochs as the whole schedule.",
+            f"Accuracy as time steps are taken away{seeds}. Dashed: the ANN. Diamond: trained at {last_name} directly, "
+            f"{len(run.direct.stages[0].history)} epochs; the stages have {n_epochs} together.",
         ),
         "sample_predictions": (
             plots.sample_predictions(examples.pictures, examples.labels, predictions, examples.classes),
             f"Test images with their label and the answers of the ANN and of the spiking network at {last_name}.",
-            f"Mistakes first: of {len(examples.labels)} test images the ANN mistakes {n_wrong['ANN']}, and "
-            f"{n_wrong[last_name]} are mistaken by the spiking network at {last_name}.",
+            f"Mistakes first: of {len(examples.labels)} test images the ANN gets {n_wrong['ANN']} wrong, and the "
+            f"spiking network at {last_name} gets {n_wrong[last_name]} wrong.",
         ),
         "spike_maps": (
             plots.spike_maps(last, examples.inputs[0]),
@@ -206,7 +207,7 @@ def one_step_sections(
         {
             "layer": layer.name,
             "input": layer.input,
-            "MACs as ANN": layer.macs,
+            "MACs": layer.macs,
             "input spikes": layer.input_rate if layer.input == "spikes" else None,
             "ANN (nJ)": layer.ann_energy_pj / 1e3,
             "spiking (nJ)": layer.energy_pj / 1e3,
@@ -216,8 +217,8 @@ def one_step_sections(
     thresholds = [
         {
             "neurons": name,
-            "calibrated threshold": run.result.thresholds[name],
-            **{f"T = {s.n_steps}": s.model.get_submodule(name).v_threshold.item() for s in run.result.stages},
+            "calibrated": run.result.thresholds[name],
+            **{f"T\u00a0=\u00a0{s.n_steps}": s.model.get_submodule(name).v_threshold.item() for s in run.result.stages},
         }
         for name in run.result.thresholds
     ]
@@ -245,8 +246,8 @@ def _about_columns(selected_on: str) -> str:
         chose = "WHICH ALSO CHOSE THE EPOCHS (compat): these numbers are too high"
     return (
         f"Accuracy on the test set, {chose}. Spikes per neuron: of one image, over all its time steps. Energy ratio: "
-        "ANN over spiking network, compute only. Time: of one image within a batch, median; 'plain' is the T = 1 "
-        "network as convolutions and comparisons."
+        "ANN over spiking network, compute only. Time: of one image within a batch, median, with normalisation "
+        "folded into the weights; 'plain' is the T = 1 network as convolutions and comparisons."
     )
 
 
@@ -254,12 +255,15 @@ def _summary(rows: Sequence[Mapping[str, Any]], run: OneStepRun) -> str:
     found = {row["network"]: row for row in format_rows(rows)}
     last = f"T = {run.result.model.n_steps}"
     ann, one, direct = (found[name] for name in ("ANN", last, f"T = {run.direct.model.n_steps}, direct"))
-    return (
-        f"The spiking network at {last} is right on {one['accuracy (%)']}\u00a0% of the test images, its ANN on "
-        f"{ann['accuracy (%)']}\u00a0%, and the same network trained at T = 1 directly on "
-        f"{direct['accuracy (%)']}\u00a0%. For an image, a neuron fires {one['spikes / neuron']} times on average, and the operations take "
+    text = (
+        f"The spiking network at {last} is right on {one['accuracy (%)']} % of the test images, its ANN on "
+        f"{ann['accuracy (%)']} %, and the same network trained at {last} directly on {direct['accuracy (%)']} %. For "
+        f"an image, a neuron fires {one['spikes / neuron']} times on average, and the operations take "
         f"{one['energy ratio']} times less energy than the ANN's."
     )
+    for sign in (" = ", " ± ", " %"):  # lines do not break there
+        text = text.replace(sign, sign.replace(" ", "\u00a0"))
+    return text
 
 
 def _written(value: Any) -> str:

@@ -95,16 +95,13 @@ def run_one_step(
     -------
     OneStepRun
     """
-    stages = [pruning.config] * len(pruning.schedule)
-    if pruning.first_config is not None:
-        stages[0] = pruning.first_config
-    n_direct = sum(config.epochs for config in stages)
+    n_direct = sum(pruning.epochs_of_stages)
     if direct_epochs is not None:
         n_direct = check_int("direct_epochs", direct_epochs, at_least=1)
     last = pruning.schedule[-1]
-    baseline = replace(pruning, schedule=(last,), config=replace(pruning.config, epochs=n_direct), first_config=None)
+    baseline = replace(pruning, schedule=(last,), stage_epochs=(n_direct,))
     epochs = {"ANN": ann_config.epochs, f"T = {last}, direct": n_direct}
-    epochs |= {f"T = {n}": config.epochs for n, config in zip(pruning.schedule, stages, strict=True)}
+    epochs |= {f"T = {n}": count for n, count in zip(pruning.schedule, pruning.epochs_of_stages, strict=True)}
 
     def log_as(stage: str | None) -> Callable[[dict[str, Any]], None] | None:
         def log(row: dict[str, Any]) -> None:

@@ -242,7 +242,8 @@ figcaption { padding: .5rem .75rem; font-size: .9rem; color: var(--soft); border
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 .note { font-size: .9rem; color: var(--soft); margin: .5rem 0; }
-th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: bottom; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+thead th { vertical-align: bottom; }
 th[scope=row] { font-weight: 500; white-space: nowrap; }
 .number { text-align: right; }
 td.number { white-space: nowrap; }

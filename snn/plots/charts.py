@@ -40,7 +40,7 @@ def accuracy_by_steps(
     ann : float or sequence of float, optional
         Accuracy of the ANN.
     direct : float or sequence of float, optional
-        Accuracy of the network that was trained at one step directly.
+        Accuracy of the network that was trained at the fewest steps directly.
     ax : Axes, optional
         Where to draw.
 
@@ -61,7 +61,8 @@ def accuracy_by_steps(
     curves = [(steps, [accuracy[n] for n in steps], SPIKING, "o", f"spiking, T = {steps[-1]}")]
     if direct is not None:
         # Beside the schedule's last point and not on it.
-        curves.append(([1 - 0.05 * span], [direct], DIRECT, "D", "trained at T = 1 directly"))
+        name = f"trained at T = {steps[-1]} directly"
+        curves.append(([steps[-1] - 0.05 * span], [direct], DIRECT, "D", name))
     for places, values, colour, marker, name in curves:
         means, spreads, each = zip(*map(_percent, values), strict=True)
         look = {"color": colour, "marker": marker, "markersize": 7, "linewidth": 2, "capsize": 4}
@@ -70,7 +71,7 @@ def accuracy_by_steps(
         for place, seeds in zip(places, each, strict=True):
             if len(seeds) > 1:
                 ax.plot([place] * len(seeds), seeds, ".", color=colour, alpha=0.5, markersize=5)
-    ax.set_xlim(steps[0] + 0.1 * span, min(steps[-1], 1) - 0.12 * span)
+    ax.set_xlim(steps[0] + 0.1 * span, steps[-1] - 0.12 * span)
     ax.set_xticks(steps)
     _widen(ax)
     ax.set(xlabel="time steps T", ylabel="test accuracy (%)")
@@ -107,7 +108,8 @@ def spike_rates(reports: Mapping[str, EnergyReport], *, ax: Axes | None = None) 
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.set_xlabel("spikes per neuron and image, all steps")
-    ax.legend(frameon=False, fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(5, len(reports)))
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": min(5, len(reports))}
+    ax.legend(frameon=False, fontsize=8.5, columnspacing=0.9, handlelength=1.2, handletextpad=0.4, **place)
     return tidy(ax, grid="x")
 
 
@@ -165,7 +167,7 @@ def learning_curves(
     stages : mapping of str to History
         Name of a stage, such as "ANN" or "T = 5" -> its history, in their order.
     direct : History, optional
-        Training at one step, drawn so that it ends with the last stage.
+        Training at the last number of steps directly, drawn so that it ends with the last stage.
     metric : str
         Which score, a fraction; on the validation data where there are any, and dashed on the training data.
     ax : Axes, optional
@@ -198,10 +200,11 @@ def learning_curves(
     if direct is not None:
         scores = [100 * value for value in direct[valid]]
         epochs = range(start - len(direct) + 1, start + 1)
-        ax.plot(epochs, scores, color=DIRECT, linewidth=1.2, linestyle="--", label="T = 1 directly")
+        ax.plot(epochs, scores, color=DIRECT, linewidth=1.2, linestyle="--", label="directly")
         drawn += scores
     low = sorted(drawn)[len(drawn) // 10]
-    ax.set_ylim(low - 0.1 * (max(drawn) - low) - 0.1, max(drawn) + 0.15 * (max(drawn) - low) + 0.1)
+    margin = 0.1 * (max(drawn) - low) + 0.1
+    ax.set_ylim(low - margin, min(max(drawn) + margin, _top(low)))
     ax.set_xlim(0.5, start + 0.5)
     ax.set(xlabel="epoch", ylabel=f"{metric} (%)")
     ax.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4, columnspacing=1)
@@ -223,4 +226,9 @@ def _widen(ax: Axes) -> None:
     ax.margins(y=0.15)
     low, high = ax.get_ylim()
     missing = max(0.0, 2 - (high - low)) / 2
-    ax.set_ylim(low - missing, min(high + missing, max(high, 100.2)))
+    ax.set_ylim(low - missing, min(high + missing, _top(low - missing)))
+
+
+def _top(low: float) -> float:
+    """Return where an axis of per cents ends at the latest: so little above 100 that a marker there is whole."""
+    return 100 + 0.04 * (100 - low)

@@ -111,7 +111,7 @@ def spike_maps(model: FoldedNetwork, x: Tensor, *, n_maps: int = 32, ax: Axes | 
     finally:
         handle.remove()
         model.train(was_training)
-    spikes = found[0].float().mean(0).cpu()
+    spikes = found[0].float().mean(0).cpu().numpy()
     n_channels = len(spikes)
     maps = spikes[: check_int("n_maps", n_maps, at_least=1)]
     columns = 8 if len(maps) > 4 else len(maps)
@@ -134,12 +134,12 @@ def spike_maps(model: FoldedNetwork, x: Tensor, *, n_maps: int = 32, ax: Axes | 
 
 def _show(ax: Axes, image: Tensor, x: float, y: float, size: float = 1.0) -> None:
     """Draw an image (C, H, W) with its upper left corner at (x, y)."""
-    pixels = image.detach().float().cpu() / (255 if image.dtype == torch.uint8 else 1)
+    pixels = image.detach().float().cpu().numpy() / (255 if image.dtype == torch.uint8 else 1)
     place = {"extent": (x, x + size, y - size, y), "interpolation": "nearest"}
     if pixels.shape[0] == 1:
         ax.imshow(pixels[0], cmap="gray", vmin=0, vmax=1, **place)
     else:
-        ax.imshow(pixels.permute(1, 2, 0).clamp(0, 1), **place)
+        ax.imshow(pixels.transpose(1, 2, 0).clip(0, 1), **place)
 
 
 def _frame(ax: Axes, x: float, y: float, size: float = 1.0) -> None:

@@ -1,0 +1,103 @@
+"""Every script of examples/ runs as a user runs it, on small settings, and runs at once the second time."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+# Script -> what makes it small.
+SMALL = {
+    "quickstart.py": ["--epochs", "1"],
+    "snn_single_timestep.py": ["--fake", "--seeds", "0", "1", "--schedule", "3", "1"],
+}
+FIGURES = {
+    "accuracy_by_steps.png",
+    "energy_by_layer.png",
+    "learning_curves.png",
+    "sample_predictions.png",
+    "spike_maps.png",
+    "spike_rates.png",
+}
+
+
+def call(script, *options):
+    # Warnings are errors there as well; one thread, as tests may run beside each other.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def ran(request, tmp_path_factory):
+    """A script that has run once: its name, its folder, and what it said."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    done = call(request.param, *SMALL[request.param], "--out", out)
+    assert done.returncode == 0, done.stderr
+    return request.param, out, done.stdout
+
+
+def test_every_script_is_run_here():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SMALL)
+
+
+def test_script_writes_report_figures_table_and_weights(ran):
+    script, out, said = ran
+    assert {path.name for path in (out / "figures").iterdir()} == FIGURES
+    page = (out / "report.html").read_text()
+    assert page.count("<img ") == len(FIGURES)
+    assert str(out) in said
+    n_stages, n_seeds = (5, 1) if script == "quickstart.py" else (2, 2)
+    assert len(list((out / "training").rglob("model.safetensors"))) == n_seeds * (n_stages + 2)
+    results = json.loads((out / "results.json").read_text())
+    names = [row["network"] for row in results["rows"]]
+    steps = [5, 4, 3, 2, 1] if script == "quickstart.py" else [3, 1]
+    assert names == ["ANN", *(f"T = {n}" for n in steps), "T = 1, plain", "T = 1, direct"]
+    assert all(f"\n{name} " in said for name in names)
+    with open(out / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == n_seeds * len(names)
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_second_call_finds_the_finished_run(ran):
+    script, out, said = ran
+    before = (out / "report.html").stat().st_mtime_ns
+    again = call(script, *SMALL[script], "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("Found the finished")
+    assert "--fresh" in again.stdout
+    table = [line for line in said.splitlines() if line.startswith(("network", "T = "))]
+    assert all(line in again.stdout for line in table[-4:])
+    assert (out / "report.html").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_in_one_sentence(ran):
+    script, out, _ = ran
+    option = ["--epochs", "2"] if script == "quickstart.py" else ["--schedule", "2", "1"]
+    other = call(script, *SMALL[script], "--out", out, *option)
+    assert other.returncode == 1
+    assert "Traceback" not in other.stderr
+    assert "To go on there, pass" in other.stderr
+
+
+def test_stopped_run_goes_on_without_training_again(ran):
+    script, out, said = ran
+    # As if it had been stopped right before its end.
+    (out / "results.json").unlink()
+    on = call(script, *SMALL[script], "--out", out)
+    assert on.returncode == 0, on.stderr
+    assert " epoch " in said
+    assert " epoch " not in on.stdout
+    accuracies = [
+        [line.split("  ")[0] + line[15:31] for line in text.splitlines() if line[:4] == "T = "]
+        for text in (said, on.stdout)
+    ]
+    assert accuracies[0][-4:] == accuracies[1][-4:]
+    assert (out / "results.json").exists()
