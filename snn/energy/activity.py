@@ -183,13 +183,22 @@ def _hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module,
 
         return hook
 
-    def neuron_hook(name: str):
-        def hook(module, args, kwargs, output):
-            given = _first_tensor(output)
-            if given is not None:
-                meter.see_neuron(name, _first_tensor((args, kwargs)), given)
+    def neuron_hooks(name: str):
+        # A neuron may write its spikes over its input: then torch has counted a change of the input meanwhile.
+        version_before = 0
 
-        return hook
+        def before(module, args, kwargs):
+            nonlocal version_before
+            x = _first_tensor((args, kwargs))
+            version_before = 0 if x is None else x._version
+
+        def hook(module, args, kwargs, output):
+            given, x = _first_tensor(output), _first_tensor((args, kwargs))
+            if given is not None:
+                overwritten = x is not None and x._version != version_before
+                meter.see_neuron(name, None if overwritten else x, given)
+
+        return before, hook
 
     handles = []
     try:
@@ -198,7 +207,9 @@ def _hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module,
             if name in layers:
                 handles.append(module.register_forward_hook(layer_hook(name, layers[name][1]), with_kwargs=True))
             elif not around and not type(module).__module__.startswith("torch.nn."):
-                handles.append(module.register_forward_hook(neuron_hook(name), with_kwargs=True))
+                before, after = neuron_hooks(name)
+                handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+                handles.append(module.register_forward_hook(after, with_kwargs=True))
         yield
     finally:
         for handle in handles:

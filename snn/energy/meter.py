@@ -180,7 +180,7 @@ class Meter:
             sums.spikes += float(x.abs().sum(dtype=torch.float64)) / height
 
     def see_neuron(self, name: str, x: Tensor | None, output: Tensor) -> None:
-        """Add one call of a module that may be a layer of neurons."""
+        """Add one call of a module that may be a layer of neurons; `x` is None if it wrote over its input."""
         if output.is_meta or output is x or (x is not None and output.data_ptr() == x.data_ptr()):
             return
         sums = self.neurons.setdefault(name, _NeuronSums())
