@@ -187,15 +187,17 @@ def _hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module,
         # A neuron may write its spikes over its input: then torch has counted a change of the input meanwhile.
         version_before = 0
 
+        def version(x: Tensor | None) -> int:
+            return 0 if x is None or x.is_inference() else x._version
+
         def before(module, args, kwargs):
             nonlocal version_before
-            x = _first_tensor((args, kwargs))
-            version_before = 0 if x is None else x._version
+            version_before = version(_first_tensor((args, kwargs)))
 
         def hook(module, args, kwargs, output):
             given, x = _first_tensor(output), _first_tensor((args, kwargs))
             if given is not None:
-                overwritten = x is not None and x._version != version_before
+                overwritten = version(x) != version_before
                 meter.see_neuron(name, None if overwritten else x, given)
 
         return before, hook
