@@ -182,6 +182,7 @@ def learning_curves(
     ax = own_axes(ax, 3.6)
     valid = f"valid_{metric}" if f"valid_{metric}" in next(iter(stages.values())).rows[0] else f"train_{metric}"
     start, drawn = 0, []
+    total = sum(len(history) for history in stages.values())
     for k, (name, history) in enumerate(stages.items()):
         epochs = range(start + 1, start + len(history) + 1)
         trained, scores = ([100 * value for value in history[column]] for column in (f"train_{metric}", valid))
@@ -195,7 +196,10 @@ def learning_curves(
         if k % 2:
             ax.axvspan(start + 0.5, start + len(history) + 0.5, color="black", alpha=0.05, linewidth=0)
         place = (start + 0.5 + len(history) / 2, 1.01)
-        ax.annotate(name, place, xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=7.5)
+        # The names of short stages would run into each other if they lay flat.
+        upright = 90 if len(history) < 0.012 * len(name) * total else 0
+        text = {"ha": "center", "va": "bottom", "fontsize": 7.5, "rotation": upright}
+        ax.annotate(name, place, xycoords=("data", "axes fraction"), **text)
         start, drawn = start + len(history), drawn + scores
     if direct is not None:
         scores = [100 * value for value in direct[valid]]
