@@ -34,7 +34,7 @@ $(STAMP):
 	@echo '== Installed. $(VENV) is reused until pyproject.toml or constraints.txt changes.'
 
 demo: $(STAMP)
-	@echo '== Training a spiking network on handwritten digits, from five timesteps down to one: under three minutes.'
+	@echo '== Training a spiking network on handwritten digits, from five timesteps down to one: half a minute.'
 	@$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: $(STAMP)

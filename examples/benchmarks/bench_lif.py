@@ -58,13 +58,15 @@ def spikingjelly() -> Callable[[Tensor], Tensor]:
     return run
 
 
-def snntorch_loop() -> Callable[[Tensor], Tensor]:
+def snntorch_loop(*, unbind: bool = False) -> Callable[[Tensor], Tensor]:
+    """The loop of snntorch's tutorials, ``x[step]``; or over ``x.unbind()``, whose gradient is gathered only once."""
     leaky = snntorch.Leaky(beta=BETA, reset_mechanism="zero", spike_grad=snntorch.surrogate.atan(2.0))
 
     def run(x: Tensor) -> Tensor:
         mem, spikes = leaky.init_leaky(), []
-        for step in x:
-            spk, mem = leaky(step, mem)
+        steps = x.unbind() if unbind else None
+        for t in range(len(x)):
+            spk, mem = leaky(x[t] if steps is None else steps[t], mem)
             spikes.append(spk)
         return torch.stack(spikes)
 
@@ -72,7 +74,11 @@ def snntorch_loop() -> Callable[[Tensor], Tensor]:
 
 
 # snntorch compares strictly; each peer meets ours with its own comparison.
-PEERS = {"spikingjelly": (spikingjelly, "ge"), "snntorch": (snntorch_loop, "gt")}
+PEERS = {
+    "spikingjelly": (spikingjelly, "ge"),
+    "snntorch": (snntorch_loop, "gt"),
+    "snntorch, x.unbind()": (lambda: snntorch_loop(unbind=True), "gt"),
+}
 
 
 def forward(run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
