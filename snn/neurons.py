@@ -9,7 +9,6 @@ activation stands, also in a spikingjelly network in multi-step mode. Called wit
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -253,5 +252,5 @@ def _values(name: str, value: float | Sequence[float] | Tensor, n_channels: int 
         wanted = "be a number, or give `n_channels`" if n_channels is None else f"have shape ({n_channels},)"
         raise invalid(name, wanted, f"shape {tuple(values.shape)}", "One value per channel.")
     for number in values.tolist():
-        check_number(name, math.nan if number is None else number, above=above)
+        check_number(name, number, above=above)
     return values
