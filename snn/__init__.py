@@ -5,6 +5,13 @@ from snn import models as models
 from snn.conversion import calibrate_thresholds as calibrate_thresholds
 from snn.conversion import fold_batchnorm as fold_batchnorm
 from snn.conversion import to_spiking as to_spiking
+from snn.delays import DelayConv1d as DelayConv1d
+from snn.delays import DelayConv2d as DelayConv2d
+from snn.delays import DelayLinear as DelayLinear
+from snn.delays import SigmaSchedule as SigmaSchedule
+from snn.delays import clamp_delays as clamp_delays
+from snn.delays import delay_param_groups as delay_param_groups
+from snn.delays import delays_in_steps as delays_in_steps
 from snn.energy import EnergyReport as EnergyReport
 from snn.energy import energy_report as energy_report
 from snn.folded import Compare as Compare

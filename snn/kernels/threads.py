@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -88,9 +88,10 @@ def my_range(start, stop, block):
     return start + block * (n_blocks * k // count), min(start + block * (n_blocks * (k + 1) // count), stop)
 
 
-def compile_kernel(function: Callable[[Any], None]) -> Any:
-    """Compile a kernel, or load it from the cache on disk."""
-    return cfunc(types.void(types.CPointer(types.int64)), cache=True, error_model="numpy")(function)
+def compile_kernel(function: Callable[[Any], None], *, fastmath: Collection[str] = ()) -> Any:
+    """Compile a kernel, or load it from the cache on disk; `fastmath` names the liberties that LLVM may take."""
+    options = {"fastmath": set(fastmath)} if fastmath else {}
+    return cfunc(types.void(types.CPointer(types.int64)), cache=True, error_model="numpy", **options)(function)
 
 
 @cache

@@ -1,0 +1,155 @@
+"""Delays on the CPU by shifted rows: a few taps a synapse in training (banded), one in evaluation (discrete)."""
+
+# T steps, B batch, O outputs, I inputs, K kernels a connection, W taps a kernel, E = I K W entries
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from snn.delays import numba_kernels
+from snn.kernels.buffers import BufferPool
+
+__all__ = ["events", "shifted"]
+
+_buffers = BufferPool()
+
+
+def shifted(x: Tensor, coefficients: Tensor, lags: Tensor) -> Tensor:
+    """Add up shifted inputs: ``y[t, b, o] = sum over i, e of coefficients[o, i, e] * x[t - lags[o, i, e], b, i]``.
+
+    Parameters
+    ----------
+    x : Tensor, shape (T, B, I), on the CPU
+    coefficients : Tensor, shape (O, I, E), float32 or float64
+    lags : Tensor of int32, shape (O, I, E), at least 0
+
+    Returns
+    -------
+    Tensor, shape (T, B, O), dtype of `coefficients`
+        Differentiable with respect to `x` and `coefficients`.
+    """
+    return _Shifted.apply(x, coefficients, lags)
+
+
+class _Shifted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, coefficients: Tensor, lags: Tensor) -> Tensor:
+        n_steps, n_batch, n_inputs = x.shape
+        n_outputs = len(coefficients)
+        ctx.x_dtype, ctx.n_inputs = x.dtype, n_inputs
+        y = _buffers.empty((n_steps, n_batch, n_outputs), coefficients.dtype)
+        if 0 in x.shape or 0 in coefficients.shape:
+            ctx.save_for_backward(x.new_empty(0), coefficients, lags)
+            return y.zero_()
+        pad, lanes = _padding(lags, n_steps), _lanes(n_batch, coefficients.dtype)
+        rows = _pack(x, coefficients.dtype, pad, 0, lanes)
+        offsets = _offsets(lags, pad, n_steps, lanes)
+        out = _empty_rows(n_batch, n_outputs, n_steps, lanes, coefficients.dtype)
+        numba_kernels.accumulate(_flat(rows), _matrix(coefficients), offsets, _flat_rows(out))
+        numba_kernels.unpack(out.numpy(), y.numpy())
+        keep = any(ctx.needs_input_grad[:2])
+        ctx.save_for_backward(rows if keep and ctx.needs_input_grad[1] else x.new_empty(0), coefficients, lags)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, coefficients, lags = ctx.saved_tensors
+        n_steps, n_batch, n_outputs = grad.shape
+        dtype, n_inputs = coefficients.dtype, ctx.n_inputs
+        need_x, need_coefficients, _ = ctx.needs_input_grad
+        empty = 0 in grad.shape or 0 in coefficients.shape
+        gx = _buffers.empty((n_steps, n_batch, n_inputs), dtype) if need_x else None
+        gc = torch.empty_like(coefficients, memory_format=torch.contiguous_format) if need_coefficients else None
+        if empty:
+            return None if gx is None else gx.zero_(), None if gc is None else gc.zero_(), None
+        pad, lanes = _padding(lags, n_steps), _lanes(n_batch, dtype)
+        if gc is not None:
+            packed = _pack(grad, dtype, 0, 0, lanes)
+            offsets = _offsets(lags, pad, n_steps, lanes)
+            numba_kernels.correlate(_flat(rows), _flat_rows(packed), offsets, gc.view(n_outputs, -1).numpy())
+        if gx is not None:
+            # The same sum, seen from the inputs: what left at t arrived at t + lag.
+            packed = _pack(grad, dtype, 0, pad, lanes)
+            ahead = lags.transpose(0, 1).contiguous()
+            starts = torch.arange(n_outputs, dtype=torch.int64)[None, :, None] * (n_steps + pad)
+            offsets = ((starts + ahead.clamp(max=pad)) * lanes).to(torch.int32).view(n_inputs, -1).numpy()
+            out = _empty_rows(n_batch, n_inputs, n_steps, lanes, dtype)
+            back = coefficients.detach().transpose(0, 1).contiguous()
+            numba_kernels.accumulate(_flat(packed), _matrix(back), offsets, _flat_rows(out))
+            numba_kernels.unpack(out.numpy(), gx.numpy())
+            gx = gx.to(ctx.x_dtype)
+        return gx, gc, None
+
+
+def _padding(lags: Tensor, n_steps: int) -> int:
+    """Return how many zeros keep every shift inside its row; what is delayed beyond the end reads zeros only."""
+    return min(int(lags.max()), n_steps)
+
+
+def _lanes(n_batch: int, dtype: torch.dtype) -> int:
+    """Return how many samples lie side by side: a cache line of them, or fewer where that would pad too much."""
+    lanes = 64 // dtype.itemsize
+    while lanes > 1 and -(-n_batch // lanes) * lanes > 1.15 * n_batch:
+        lanes //= 2
+    return lanes
+
+
+def _empty_rows(n_batch: int, n_channels: int, length: int, lanes: int, dtype: torch.dtype) -> Tensor:
+    return _buffers.empty((-(-n_batch // lanes), n_channels, length, lanes), dtype)
+
+
+def _pack(steps: Tensor, dtype: torch.dtype, before: int, behind: int, lanes: int) -> Tensor:
+    n_steps, n_batch, n_channels = steps.shape
+    rows = _empty_rows(n_batch, n_channels, before + n_steps + behind, lanes, dtype)
+    numba_kernels.pack(steps.detach().to(dtype).contiguous().numpy(), rows.numpy(), before)
+    return rows
+
+
+def _offsets(lags: Tensor, pad: int, n_steps: int, lanes: int) -> np.ndarray:
+    """Return where each shifted input row begins, shape (O, I * E)."""
+    n_outputs, n_inputs, _ = lags.shape
+    starts = torch.arange(n_inputs, dtype=torch.int64)[None, :, None] * (n_steps + pad) + pad
+    return ((starts - lags.clamp(max=pad)) * lanes).to(torch.int32).view(n_outputs, -1).numpy()
+
+
+def _matrix(coefficients: Tensor) -> np.ndarray:
+    return coefficients.detach().contiguous().view(len(coefficients), -1).numpy()
+
+
+def _flat(rows: Tensor) -> np.ndarray:
+    return rows.view(len(rows), -1).numpy()
+
+
+def _flat_rows(rows: Tensor) -> np.ndarray:
+    return rows.view(*rows.shape[:2], -1).numpy()
+
+
+@torch.no_grad()
+def events(x: Tensor, weight: Tensor, lags: Tensor) -> Tensor:
+    """Do what `shifted` does, with work in proportion to the entries of `x` that are not zero; no gradients."""
+    n_steps, n_batch, n_inputs = x.shape
+    n_outputs = len(weight)
+    out = torch.empty((n_batch, n_outputs, n_steps), dtype=weight.dtype)
+    by_input = x.permute(1, 2, 0).to(weight.dtype).contiguous().view(n_batch * n_inputs, n_steps)
+    where = by_input.nonzero()
+    first = torch.zeros(n_batch * n_inputs + 1, dtype=torch.int64)
+    torch.cumsum(torch.bincount(where[:, 0], minlength=n_batch * n_inputs), 0, out=first[1:])
+    values = by_input[where[:, 0], where[:, 1]]
+    if out.numel() and lags.numel():
+        numba_kernels.scatter_events(
+            first.numpy(),
+            where[:, 1].to(torch.int32).numpy(),
+            values.numpy(),
+            weight.contiguous().numpy(),
+            lags.contiguous().numpy(),
+            out.numpy(),
+        )
+    else:
+        out.zero_()
+    return out.permute(2, 0, 1).contiguous()
