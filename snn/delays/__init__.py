@@ -1,6 +1,6 @@
 """Learnable synaptic delays: layers, the ways to compute them, and what training them needs."""
 
-from snn.delays.base import SHARES, DelayModule, clamp_delays, delay_layers, delays_in_steps, ms_to_steps
+from snn.delays.base import ROUNDING, SHARES, DelayModule, clamp_delays, delay_layers, delays_in_steps, ms_to_steps
 from snn.delays.conv import DelayConv1d, DelayConv2d
 from snn.delays.linear import DelayLinear
 from snn.delays.paths import PATHS, Choice, calls, choose_path, delay_linear
@@ -10,6 +10,7 @@ from snn.delays.taps import SHAPES, TapShape
 
 __all__ = [
     "PATHS",
+    "ROUNDING",
     "SHAPES",
     "SHARES",
     "Choice",

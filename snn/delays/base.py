@@ -14,12 +14,18 @@ from neuroloaders.checks import check_int, check_number, check_option, invalid
 from snn.delays.paths import PATHS, Choice
 from snn.delays.taps import SHAPES, rounded
 
-__all__ = ["SHARES", "DelayModule", "clamp_delays", "delay_layers", "delays_in_steps", "ms_to_steps"]
+__all__ = ["ROUNDING", "SHARES", "DelayModule", "clamp_delays", "delay_layers", "delays_in_steps", "ms_to_steps"]
 
 SHARES = {
     "synapse": "every synapse has its own delay",
     "axon": "one delay for all synapses of an input",
     "dendrite": "one delay for all synapses onto an output",
+}
+
+ROUNDING = {
+    "eval": "whole-step delays in evaluation, bumps in training",
+    "always": "whole-step delays, also in training: for delays that are not learned",
+    "never": "bumps, also in evaluation",
 }
 
 
@@ -51,7 +57,7 @@ class DelayModule(nn.Module):
         sigma: float | None,
         learn_delay: bool,
         learn_sigma: bool,
-        round_in_eval: bool,
+        rounding: str,
         dt_ms: float | None,
         backend: str,
         generator: torch.Generator | None,
@@ -60,11 +66,14 @@ class DelayModule(nn.Module):
         self.kernel = check_option("kernel", kernel, SHAPES)
         self.kernel_count = weight_shape[-1]
         self.share = share
-        self.round_in_eval = bool(round_in_eval)
+        self.rounding = check_option("rounding", rounding, ROUNDING)
         self.dt_ms = None if dt_ms is None else check_number("dt_ms", dt_ms, above=0)
         self.backend = check_option("backend", backend, ["auto", *PATHS])
         if learn_sigma and kernel == "linear":
             raise invalid("learn_sigma", "be False for the kernel 'linear'", "True", "It has no width.")
+        if rounding == "always" and (learn_delay or learn_sigma):
+            advice = "Whole-step delays have no gradient."
+            raise invalid("rounding", "be 'eval' or 'never' where delays are learned", "'always'", advice)
         least = SHAPES[kernel].least_sigma
         # Half the range, as in the paper: at first every synapse hears everything.
         start = max(max_delay // 2, 0) + least if sigma is None else check_number("sigma", sigma, at_least=least)
@@ -92,7 +101,7 @@ class DelayModule(nn.Module):
     @property
     def rounds(self) -> bool:
         """Whether the next forward pass takes whole-step delays."""
-        return self.round_in_eval and not self.training
+        return self.rounding == "always" or (self.rounding == "eval" and not self.training)
 
     @torch.no_grad()
     def clamp(self) -> None:

@@ -42,7 +42,7 @@ class _DelayConv(DelayModule):
         sigma: float | None = None,
         learn_delay: bool = True,
         learn_sigma: bool = False,
-        round_in_eval: bool = True,
+        rounding: str = "eval",
         dt_ms: float | None = None,
         backend: str = "auto",
         generator: torch.Generator | None = None,
@@ -68,7 +68,7 @@ class _DelayConv(DelayModule):
             "dendrite": (shape[0], 1, *ones, kernel_count),
         }[share]
         self._build(
-            shape, delays, max_delay, kernel, bias, share, sigma, learn_delay, learn_sigma, round_in_eval, dt_ms,
+            shape, delays, max_delay, kernel, bias, share, sigma, learn_delay, learn_sigma, rounding, dt_ms,
             backend, generator,
         )  # fmt: skip
 
@@ -195,9 +195,12 @@ class DelayConv1d(_DelayConv):
     ----------
     in_channels, out_channels, kernel_size, stride, padding, dilation, groups
         As in `torch.nn.Conv1d`; zeros are padded.
-    max_delay, kernel_count, kernel, bias, share, sigma, learn_delay, learn_sigma
-        As in `DelayLinear`, and so are `round_in_eval`, `dt_ms`, `backend` and `generator`. Shared per axon, all weights of an input channel have one delay; per dendrite, all
-        weights of an output channel.
+    max_delay, kernel_count, kernel, bias, sigma, learn_delay, learn_sigma
+        As in `DelayLinear`.
+    share : {"synapse", "axon", "dendrite"}
+        Per axon, all weights of an input channel have one delay; per dendrite, all weights of an output channel.
+    rounding, dt_ms, backend, generator
+        As in `DelayLinear`.
 
     Attributes
     ----------
@@ -229,6 +232,8 @@ class DelayConv2d(_DelayConv):
         As in `torch.nn.Conv2d`; zeros are padded.
     max_delay, kernel_count, kernel, bias, share, sigma, learn_delay, learn_sigma
         As in `DelayConv1d`.
+    rounding, dt_ms, backend, generator
+        As in `DelayLinear`.
 
     Attributes
     ----------

@@ -39,8 +39,8 @@ class DelayLinear(DelayModule):
         Width at first, in steps. By default half of `max_delay`, which `SigmaSchedule` then shrinks.
     learn_delay, learn_sigma : bool
         Whether delays and widths are trained. In the paper delays are and widths are not.
-    round_in_eval : bool
-        Take whole-step delays in evaluation.
+    rounding : {"eval", "always", "never"}
+        When delays are taken as whole steps, a key of `snn.delays.ROUNDING`.
     dt_ms : float, optional
         Length of a step, to read delays in ms.
     backend : str
@@ -90,7 +90,7 @@ class DelayLinear(DelayModule):
         sigma: float | None = None,
         learn_delay: bool = True,
         learn_sigma: bool = False,
-        round_in_eval: bool = True,
+        rounding: str = "eval",
         dt_ms: float | None = None,
         backend: str = "auto",
         generator: torch.Generator | None = None,
@@ -103,7 +103,7 @@ class DelayLinear(DelayModule):
         shape = (out_features, in_features, kernel_count)
         delays = {"synapse": shape, "axon": (1, *shape[1:]), "dendrite": (shape[0], 1, shape[2])}[share]
         self._build(
-            shape, delays, max_delay, kernel, bias, share, sigma, learn_delay, learn_sigma, round_in_eval, dt_ms,
+            shape, delays, max_delay, kernel, bias, share, sigma, learn_delay, learn_sigma, rounding, dt_ms,
             backend, generator,
         )  # fmt: skip
 

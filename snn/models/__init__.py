@@ -6,10 +6,23 @@ from collections.abc import Callable
 from functools import partial
 
 from snn.models.base import FoldedNetwork, TimeSharedDropout
+from snn.models.delay_mlp import DELAYS, READOUTS, DelayMLP, delay_mlp
 from snn.models.resnets import BLOCKS, ResNet, resnet
 from snn.models.vggs import PLANS, VGG, vgg
 
-__all__ = ["MODELS", "VGG", "FoldedNetwork", "ResNet", "TimeSharedDropout", "resnet", "vgg"]
+__all__ = [
+    "DELAYS",
+    "MODELS",
+    "READOUTS",
+    "VGG",
+    "DelayMLP",
+    "FoldedNetwork",
+    "ResNet",
+    "TimeSharedDropout",
+    "delay_mlp",
+    "resnet",
+    "vgg",
+]
 
 # Name -> builder; the remaining arguments are those of vgg and resnet.
 MODELS: dict[str, Callable[..., FoldedNetwork]] = {
