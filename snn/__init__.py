@@ -12,6 +12,7 @@ from snn.delays import SigmaSchedule as SigmaSchedule
 from snn.delays import clamp_delays as clamp_delays
 from snn.delays import delay_param_groups as delay_param_groups
 from snn.delays import delays_in_steps as delays_in_steps
+from snn.delays import fix_delays as fix_delays
 from snn.energy import EnergyReport as EnergyReport
 from snn.energy import energy_report as energy_report
 from snn.folded import Compare as Compare
@@ -20,6 +21,9 @@ from snn.kernels import available_backends as available_backends
 from snn.neurons import IF as IF
 from snn.neurons import LIF as LIF
 from snn.neurons import PLIF as PLIF
+from snn.nir import from_nir as from_nir
+from snn.nir import to_nir as to_nir
+from snn.nir import write_nir as write_nir
 from snn.single_timestep import OneStepResult as OneStepResult
 from snn.single_timestep import TemporalPruning as TemporalPruning
 from snn.single_timestep import one_step_network as one_step_network

@@ -1,6 +1,15 @@
 """Learnable synaptic delays: layers, the ways to compute them, and what training them needs."""
 
-from snn.delays.base import ROUNDING, SHARES, DelayModule, clamp_delays, delay_layers, delays_in_steps, ms_to_steps
+from snn.delays.base import (
+    ROUNDING,
+    SHARES,
+    DelayModule,
+    clamp_delays,
+    delay_layers,
+    delays_in_steps,
+    fix_delays,
+    ms_to_steps,
+)
 from snn.delays.conv import DelayConv1d, DelayConv2d
 from snn.delays.linear import DelayLinear
 from snn.delays.paths import PATHS, Choice, calls, choose_path, delay_linear
@@ -28,5 +37,6 @@ __all__ = [
     "delay_linear",
     "delay_param_groups",
     "delays_in_steps",
+    "fix_delays",
     "ms_to_steps",
 ]

@@ -14,7 +14,16 @@ from neuroloaders.checks import check_int, check_number, check_option, invalid
 from snn.delays.paths import PATHS, Choice
 from snn.delays.taps import SHAPES, rounded
 
-__all__ = ["ROUNDING", "SHARES", "DelayModule", "clamp_delays", "delay_layers", "delays_in_steps", "ms_to_steps"]
+__all__ = [
+    "ROUNDING",
+    "SHARES",
+    "DelayModule",
+    "clamp_delays",
+    "delay_layers",
+    "delays_in_steps",
+    "fix_delays",
+    "ms_to_steps",
+]
 
 SHARES = {
     "synapse": "every synapse has its own delay",
@@ -150,6 +159,27 @@ def clamp_delays(model: nn.Module) -> None:
     """
     for _, layer in delay_layers(model):
         layer.clamp()
+
+
+def fix_delays(model: nn.Module) -> None:
+    """End the learning of delays: all layers take whole-step delays from now on, also in training.
+
+    Weights trained on after this are trained for the very network that evaluation runs. The learned delays themselves
+    stay as they are in `delay`.
+
+    Parameters
+    ----------
+    model : Module
+        A network with delay layers; changed in place.
+    """
+    layers = list(delay_layers(model))
+    if not layers:
+        raise invalid("model", "hold a delay layer", f"a {type(model).__name__} without")
+    for _, layer in layers:
+        layer.clamp()
+        layer.delay.requires_grad_(False)
+        layer.sigma.requires_grad_(False)
+        layer.rounding = "always"
 
 
 def delays_in_steps(module: nn.Module) -> Tensor | dict[str, Tensor]:

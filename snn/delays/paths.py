@@ -280,7 +280,7 @@ def _separable(
 
 def _shift_channels(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve each channel of (T, B, C) with its own kernel, (D, C), causally."""
-    kernel = kernel[: x.shape[0]]
+    kernel = kernel[: x.shape[0]].expand(-1, x.shape[2])
     padded = F.pad(x.permute(1, 2, 0), (len(kernel) - 1, 0))
     return F.conv1d(padded, kernel.flip(0).T[:, None], groups=x.shape[2]).permute(2, 0, 1)
 

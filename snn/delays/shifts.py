@@ -115,7 +115,7 @@ def _offsets(lags: Tensor, pad: int, n_steps: int, lanes: int) -> np.ndarray:
     """Return where each shifted input row begins, shape (O, I * E)."""
     n_outputs, n_inputs, _ = lags.shape
     starts = torch.arange(n_inputs, dtype=torch.int64)[None, :, None] * (n_steps + pad) + pad
-    return ((starts - lags.clamp(max=pad)) * lanes).to(torch.int32).view(n_outputs, -1).numpy()
+    return ((starts - lags.clamp(max=pad)) * lanes).to(torch.int32).reshape(n_outputs, -1).numpy()
 
 
 def _matrix(coefficients: Tensor) -> np.ndarray:

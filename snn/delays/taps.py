@@ -66,7 +66,7 @@ def _gauss_reach(sigma: float, dtype: torch.dtype) -> float:
 
 
 def _triangle(distance: Tensor, sigma: Tensor) -> Tensor:
-    return (sigma - distance.abs()).clamp(min=0)
+    return torch.relu(sigma - distance.abs())
 
 
 def _triangle_slopes(distance: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,7 +183,7 @@ class _Taps(torch.autograd.Function):
         bump = SHAPES[shape].bump(_lags(start, width, delay) - delay, sigma)
         return (
             bump.mul_(weight / (bump.sum(0) + _EPS))
-            if bump.shape[1:] == weight.shape
+            if bump.shape[1:] == weight.shape and not torch.compiler.is_compiling()
             else (bump / (bump.sum(0) + _EPS) * weight)
         )
 
