@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroloaders.checks import check_int, check_option, invalid
 from snn.delays.base import SHARES, DelayModule
-from snn.delays.paths import Choice, calls, delay_linear, dense_kernel
+from snn.delays.paths import Choice, calls, check_delay, check_sigma, delay_linear, dense_kernel
 from snn.delays.streaming import DelayState, step
 
 __all__ = ["DelayConv1d", "DelayConv2d"]
@@ -76,9 +76,7 @@ class _DelayConv(DelayModule):
         """Transmit spikes, shape (T, B, C, *space); return currents, shape (T, B, O, *space)."""
         if self.training:
             self.clamp()
-        if x.ndim != 3 + self.n_axes or x.shape[2] != self.in_channels:
-            axes = ", ".join(["L"] if self.n_axes == 1 else ["H", "W"])
-            raise invalid("x", f"have shape (T, B, {self.in_channels}, {axes})", f"{tuple(x.shape)}")
+        self._check(x, "T, B")
         space = self._space(x.shape[3:])
         if self._as_convolution(x):
             calls["dense"] += 1
@@ -90,6 +88,9 @@ class _DelayConv(DelayModule):
 
     def step(self, x: Tensor, state: list[DelayState] | None = None) -> tuple[Tensor, list[DelayState]]:
         """Transmit one time step, shape (B, C, *space); see `DelayLinear.step`."""
+        self._check(x, "B")
+        if state is not None and (not isinstance(state, list) or len(state) != self.groups):
+            raise invalid("state", "be what the last step returned, or None", state, kind=TypeError)
         space = self._space(x.shape[2:])
         patches, states = self._patches(x[None]), []
         parts = []
@@ -103,6 +104,15 @@ class _DelayConv(DelayModule):
         y = self._to_space(torch.cat(parts, -1)[None], x.shape[0], space)[0]
         return (y if self.bias is None else y + self.bias.view(-1, *[1] * self.n_axes)), states
 
+    def _check(self, x: Tensor, leading: str) -> None:
+        """Raise if `x` is not (leading axes, C, *space) in floating point."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise invalid("x", "be a floating-point tensor", x, "Convert it with x.float().", kind=TypeError)
+        n_leading = len(leading.split(", "))
+        if x.ndim != n_leading + 1 + self.n_axes or x.shape[n_leading] != self.in_channels:
+            axes = ", ".join(["L"] if self.n_axes == 1 else ["H", "W"])
+            raise invalid("x", f"have shape ({leading}, {self.in_channels}, {axes})", f"{tuple(x.shape)}")
+
     def _as_convolution(self, x: Tensor) -> bool:
         """Say whether time is one more axis of an ordinary convolution: always right, and the best on a GPU."""
         if self.backend != "auto":
@@ -114,10 +124,11 @@ class _DelayConv(DelayModule):
             return x.new_zeros((*x.shape[:2], self.out_channels, *space)) + 0 * (x.sum() + self.weight.sum())
         flat = [p.expand(self._full(p)).flatten(1, -2) for p in (self.weight, self.delay, self.sigma)]
         weight, delay, sigma = flat
-        taps = dense_kernel(
-            weight, delay.clamp(0, self.max_delay - 1), sigma, self.max_delay, self.kernel, self.rounds
-        )[: x.shape[0]].flip(0)  # fmt: skip
-        taps = taps.permute(1, 2, 0).unflatten(1, self.weight.shape[1:-1]).movedim(-1, 2)
+        check_delay(delay)
+        sigma = check_sigma(sigma, delay, self.kernel, needed=not self.rounds)
+        inside = delay.clamp(0, self.max_delay - 1)
+        kernels = dense_kernel(weight, inside, sigma, self.max_delay, self.kernel, self.rounds)
+        taps = kernels[..., : x.shape[0]].flip(-1).unflatten(1, self.weight.shape[1:-1]).movedim(-1, 2)
         space_last = F.pad(x.to(taps.dtype).movedim(0, 2), (0, 0) * self.n_axes + (taps.shape[2] - 1, 0))
         convolve = F.conv2d if self.n_axes == 1 else F.conv3d
         y = convolve(
@@ -256,7 +267,9 @@ class DelayConv2d(_DelayConv):
 
 
 def _per_axis(name: str, value: int | Sequence[int], n_axes: int, at_least: int) -> tuple[int, ...]:
-    values = (value,) * n_axes if isinstance(value, int) else tuple(value)
+    if not isinstance(value, Sequence):
+        value = (check_int(name, value, at_least=at_least),) * n_axes
+    values = tuple(value)
     if len(values) != n_axes:
         raise invalid(name, f"be one number, or {n_axes}", f"{values}")
     return tuple(check_int(name, v, at_least=at_least) for v in values)

@@ -30,7 +30,7 @@ calls: Counter[str] = Counter()
 
 _SYNCED = ("cpu",)  # where reading a number off a tensor does not make anyone wait
 # Measured on 2 cores: a multiply-add of the shifted rows takes as long as so many of a matrix product.
-_ROW_COST = 2.5
+_ROW_COST = 0.3
 # Below this share of entries that are not zero, going through the events is quicker than shifting rows.
 _EVENT_DENSITY = 0.02
 # From so many lags on, transforms beat the convolution on a GPU (estimated from operation counts, not measured).
@@ -86,12 +86,14 @@ def choose_path(
     ValueError
         If the path named cannot do what is asked.
     """
-    shared = delay.ndim == 3 and (delay.shape[0] == 1 or delay.shape[1] == 1) and n_synapses > delay.numel()
+    shared = delay.shape[0] == 1 or delay.shape[1] == 1
     if backend != "auto":
         check_option("backend", backend, ["auto", *PATHS])
         on_cpu = backend in ("banded", "discrete", "event")
         if on_cpu and x.device.type != "cpu":
             raise invalid("backend", f"run on the device of `x`, {x.device}", repr(backend), "Use 'auto'.")
+        if on_cpu and torch.compiler.is_compiling():
+            raise invalid("backend", "be one that torch.compile can look into", repr(backend), "Use 'auto' or 'dense'.")
         if backend in ("discrete", "event") and not round_delays:
             advice = "Call .eval(), or use 'auto', 'dense', 'banded' or 'fft' while delays are learned."
             raise invalid("backend", "compute delays between whole steps", repr(backend), advice)
@@ -100,7 +102,7 @@ def choose_path(
         if backend == "separable" and not shared:
             raise invalid("backend", "go with shared delays", "'separable'", "Build with share='axon' or 'dendrite'.")
         return Choice(backend, "asked for")
-    if shared:
+    if shared and n_synapses > delay.numel():
         return Choice("separable", "the delays are shared")
     if x.device.type not in _SYNCED:
         if max_delay >= _LONG_ON_GPU and not round_delays:
@@ -176,12 +178,8 @@ def delay_linear(
     check_int("max_delay", max_delay, at_least=1)
     check_option("kernel", kernel, SHAPES)
     _check_shapes(x, weight, delay)
-    if sigma is None and not round_delays and kernel != "linear":
-        raise invalid("sigma", f"be given for the kernel {kernel!r}", "None", "It is the width of the bump in steps.")
-    if sigma is None:
-        sigma = delay.new_ones(())
-    if delay.device.type in _SYNCED and not torch.compiler.is_compiling() and bool(delay.detach().isnan().any()):
-        raise invalid("delay", "hold no NaN", "one", "Look at the learning rate of the delays.")
+    sigma = check_sigma(sigma, delay, kernel, needed=not round_delays)
+    check_delay(delay)
     delay = delay.clamp(0, max_delay - 1)
     choice = choose_path(
         x, delay, sigma, weight.numel(),
@@ -190,10 +188,45 @@ def delay_linear(
     if choice.path == "event" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         raise invalid("backend", "give gradients", "'event'", "Use 'discrete', or torch.no_grad().")
     calls[choice.path] += 1
-    return _RUN[choice.path](x, weight, delay, sigma, max_delay, kernel, round_delays), choice
+    dtype = weight.dtype
+    if dtype in (torch.float16, torch.bfloat16) and choice.path != "dense":
+        # The other paths compute in float32 or float64 only.
+        weight, delay, sigma = weight.float(), delay.float(), sigma.float()
+    return _RUN[choice.path](x, weight, delay, sigma, max_delay, kernel, round_delays).to(dtype), choice
+
+
+def check_delay(delay: Tensor) -> None:
+    """Raise if a delay is NaN; looked at on the CPU only, where nobody has to wait for it."""
+    if delay.device.type in _SYNCED and not torch.compiler.is_compiling() and bool(delay.detach().isnan().any()):
+        raise invalid("delay", "hold no NaN", "one", "Look at the learning rate of the delays.")
+
+
+def check_sigma(sigma: Tensor | None, delay: Tensor, kernel: str, *, needed: bool) -> Tensor:
+    """Return widths as a tensor of no axes or of the shape of `delay`; raise if they are too narrow or do not fit."""
+    if not needed or kernel == "linear":
+        return delay.new_ones(())
+    if sigma is None:
+        raise invalid("sigma", f"be given for the kernel {kernel!r}", "None", "It is the width of the bump in steps.")
+    if not isinstance(sigma, Tensor):
+        raise invalid("sigma", "be a tensor", sigma, kind=TypeError)
+    if sigma.numel() == 1:
+        sigma = sigma.reshape(())
+    if sigma.ndim and any(have not in (1, want) for have, want in zip(sigma.shape, delay.shape, strict=False)):
+        raise invalid("sigma", f"have the shape of `delay`, {tuple(delay.shape)}", f"{tuple(sigma.shape)}")
+    if sigma.ndim not in (0, delay.ndim):
+        raise invalid("sigma", f"have the shape of `delay`, {tuple(delay.shape)}", f"{tuple(sigma.shape)}")
+    if sigma.device.type in _SYNCED and not torch.compiler.is_compiling() and sigma.numel():
+        low, high = (float(bound) for bound in torch.aminmax(sigma.detach()))
+        least = SHAPES[kernel].least_sigma
+        if not (least * (1 - 1e-6) <= low and high < float("inf")):
+            wanted = f"be finite and at least {least} for the kernel {kernel!r}"
+            raise invalid("sigma", wanted, f"{low:g} to {high:g}", "Narrower bumps fall between the steps.")
+    return sigma.expand(delay.shape) if sigma.ndim else sigma
 
 
 def _check_shapes(x: Tensor, weight: Tensor, delay: Tensor) -> None:
+    if weight.ndim != 3:
+        raise invalid("weight", "have shape (O, I, K)", f"{tuple(weight.shape)}", "Add an axis: weight[..., None].")
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise invalid("x", "be a floating-point tensor", x, "Convert it with x.float().", kind=TypeError)
     n_outputs, n_inputs, n_kernels = weight.shape
@@ -210,12 +243,12 @@ def _check_shapes(x: Tensor, weight: Tensor, delay: Tensor) -> None:
 def dense_kernel(
     weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
 ) -> Tensor:
-    """Return the kernel of each connection at all lags, shape (D, O, I)."""
+    """Return the kernel of each connection at all lags, shape (O, I, D)."""
     if not round_delays:
-        return taps(weight, delay, sigma, 0, max_delay, max_delay, kernel).sum(-1)
+        return taps(weight, delay, sigma, 0, max_delay, max_delay, kernel).sum(2)
     lags = rounded(delay, max_delay).long().expand_as(weight)
-    zeros = weight.new_zeros((max_delay, *weight.shape))
-    return zeros.scatter(0, lags[None], weight[None]).sum(-1)
+    zeros = weight.new_zeros((*weight.shape[:2], max_delay))
+    return zeros.scatter_add(2, lags, weight)
 
 
 def _dense(
@@ -223,9 +256,9 @@ def _dense(
 ) -> Tensor:
     if 0 in x.shape:
         return _nothing(x, weight)
-    taps_of_all = dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays)[: x.shape[0]]
-    padded = F.pad(x.to(weight.dtype).permute(1, 2, 0), (len(taps_of_all) - 1, 0))
-    return F.conv1d(padded, taps_of_all.flip(0).permute(1, 2, 0)).permute(2, 0, 1).contiguous()
+    kernels = dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays)[..., : x.shape[0]]
+    padded = F.pad(x.to(weight.dtype).permute(1, 2, 0), (kernels.shape[-1] - 1, 0))
+    return F.conv1d(padded, kernels.flip(-1)).permute(2, 0, 1).contiguous()
 
 
 def _fft(
@@ -237,13 +270,11 @@ def _fft(
 def _banded(
     x: Tensor, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
 ) -> Tensor:
-    from snn.delays.shifts import shifted
+    from snn.delays.shifts import windowed
 
     start, width = window(delay, _widest(sigma, kernel), max_delay, kernel)
     few = taps(weight, delay, sigma, start, width, max_delay, kernel)
-    lags = start.expand(weight.shape)[..., None] + torch.arange(width, dtype=torch.int32)
-    shape = (*weight.shape[:2], -1)
-    return shifted(x, few.permute(1, 2, 3, 0).reshape(shape), lags.reshape(shape))
+    return windowed(x, few, start.expand(weight.shape))
 
 
 def _discrete(
@@ -271,7 +302,7 @@ def _separable(
     parts = []
     for k in range(delay.shape[2]):
         one, width = delay[..., k : k + 1], sigma if sigma.ndim == 0 else sigma[..., k : k + 1]
-        unit = dense_kernel(torch.ones_like(one), one, width, max_delay, kernel, round_delays).view(max_delay, -1)
+        unit = dense_kernel(torch.ones_like(one), one, width, max_delay, kernel, round_delays).view(-1, max_delay)
         strength = weight[..., k].T
         before = delay.shape[0] == 1  # per axon: shift, then multiply
         parts.append(_shift_channels(x, unit) @ strength if before else _shift_channels(x @ strength, unit))
@@ -279,10 +310,10 @@ def _separable(
 
 
 def _shift_channels(x: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each channel of (T, B, C) with its own kernel, (D, C), causally."""
-    kernel = kernel[: x.shape[0]].expand(-1, x.shape[2])
-    padded = F.pad(x.permute(1, 2, 0), (len(kernel) - 1, 0))
-    return F.conv1d(padded, kernel.flip(0).T[:, None], groups=x.shape[2]).permute(2, 0, 1)
+    """Convolve each channel of (T, B, C) with its own kernel, (C, D), causally."""
+    kernel = kernel[:, : x.shape[0]].expand(x.shape[2], -1)  # one kernel may serve all
+    padded = F.pad(x.permute(1, 2, 0), (kernel.shape[1] - 1, 0))
+    return F.conv1d(padded, kernel.flip(-1)[:, None], groups=x.shape[2]).permute(2, 0, 1)
 
 
 def _nothing(x: Tensor, weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from neuroloaders.checks import invalid
-from snn.delays.paths import dense_kernel
+from snn.delays.paths import check_delay, dense_kernel
 from snn.delays.taps import rounded
 
 __all__ = ["DelayState", "step"]
@@ -65,9 +65,12 @@ def step(
     n_inputs = weight.shape[1]
     if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != n_inputs:
         raise invalid("x", f"have shape (B, {n_inputs}), one time step", x)
+    check_delay(delay)
     delay = delay.clamp(0, max_delay - 1)
     if state is None:
         state = DelayState(weight.new_zeros((max_delay, *x.shape)), max_delay - 1)
+    if not isinstance(state, DelayState):
+        raise invalid("state", "be what the last step returned, or None", state, kind=TypeError)
     if state.ring.shape != (max_delay, *x.shape):
         raise invalid(
             "state", f"be of {max_delay} steps of shape {tuple(x.shape)}", state.ring, "Start with state=None."
@@ -83,4 +86,4 @@ def step(
         return torch.einsum("oik,oikb->bo", weight, arriving), state
     taps = dense_kernel(weight, delay, sigma, max_delay, kernel, False)
     order = (now - torch.arange(max_delay, device=x.device)) % max_delay
-    return torch.einsum("doi,dbi->bo", taps, state.ring[order]), state
+    return torch.einsum("oid,dbi->bo", taps, state.ring[order]), state

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -53,7 +55,8 @@ class TapShape:
 
 
 def _gauss(distance: Tensor, sigma: Tensor) -> Tensor:
-    return torch.exp(-0.5 * (distance / sigma) ** 2)
+    # Far out nothing is left but denormal numbers, which slow every later operation down.
+    return F.threshold(torch.exp(-0.5 * (distance / sigma) ** 2), 1e-30, 0.0)
 
 
 def _gauss_slopes(distance: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,11 @@ def window(delay: Tensor, sigma: float, max_delay: int, shape: str) -> tuple[Ten
 
 
 def rounded(delay: Tensor, max_delay: int) -> Tensor:
-    """Return delays as whole steps in 0..max_delay - 1, int32; halves go to the even neighbour, as in the paper."""
+    """Return delays as whole steps in 0..max_delay - 1, int32; halves go to the even neighbour.
+
+    The paper's code rounds positions, counted from the middle of the kernel: where D // 2 is odd, its exact halves go
+    to the odd neighbour.
+    """
     return torch.round(delay.detach()).clamp_(0, max_delay - 1).to(torch.int32)
 
 
@@ -153,26 +160,30 @@ def reference_taps(
 
     Returns
     -------
-    Tensor, shape (W, *S)
+    Tensor, shape (*S, W)
     """
+    delay, sigma = delay[..., None], sigma[..., None] if sigma.ndim else sigma
     lag = _lags(start, width, delay)
     if shape == "linear":
+        if max_delay == 1:
+            delay = 0 * delay  # there is no step that could have a slope
         # The slope at a whole delay is that of the step that begins there; the last delay ends a step.
         below = torch.floor(delay.detach()).clamp(max=max(max_delay - 2, 0))
-        part = delay - below
-        return weight * torch.where(lag == below, 1 - part, torch.where(lag == below + 1, part, torch.zeros_like(part)))
+        part = (delay - below).expand(lag.shape if lag.ndim > 1 else (*delay.shape[:-1], width))
+        bump = torch.where(lag == below, 1 - part, torch.where(lag == below + 1, part, torch.zeros_like(part)))
+        return weight[..., None] * bump
     bump = SHAPES[shape].bump(lag - delay, sigma)
-    return weight * (bump / (bump.sum(0) + _EPS))
+    return weight[..., None] * (bump / (bump.sum(-1, keepdim=True) + _EPS))
 
 
 def _lags(start: Tensor | int, width: int, like: Tensor) -> Tensor:
-    """Return the lags of the windows, shape (W, *S) or (W, 1, ...)."""
-    offsets = torch.arange(width, dtype=like.dtype, device=like.device).view(-1, *[1] * like.ndim)
-    return offsets + (start if isinstance(start, int) else start.to(like.dtype))
+    """Return the lags of the windows, shape (W,) or (*S, W)."""
+    offsets = torch.arange(width, dtype=like.dtype, device=like.device)
+    return offsets + (start if isinstance(start, int) else start.to(like.dtype)[..., None])
 
 
 class _Taps(torch.autograd.Function):
-    """`reference_taps` with its gradients written out: nothing of size (W, *S) is kept for the backward pass."""
+    """`reference_taps` with its gradients written out: nothing of size (*S, W) is kept for the backward pass."""
 
     @staticmethod
     def forward(
@@ -180,38 +191,75 @@ class _Taps(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, delay, sigma)
         ctx.window, ctx.shape = (start, width), shape
-        bump = SHAPES[shape].bump(_lags(start, width, delay) - delay, sigma)
-        return (
-            bump.mul_(weight / (bump.sum(0) + _EPS))
-            if bump.shape[1:] == weight.shape and not torch.compiler.is_compiling()
-            else (bump / (bump.sum(0) + _EPS) * weight)
-        )
+        if _compiled(weight, delay, sigma):
+            from snn.delays import tap_kernels
+
+            out = weight.new_empty((*weight.shape, width))
+            tap_kernels.forward(*_arrays(weight, delay, sigma, start), _rows(out), shape == "gauss")
+            return out
+        at, broad = delay[..., None], sigma[..., None] if sigma.ndim else sigma
+        bump = SHAPES[shape].bump(_lags(start, width, at) - at, broad)
+        return bump * (weight / (bump.sum(-1) + _EPS))[..., None]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, delay, sigma = ctx.saved_tensors
-        shape = SHAPES[ctx.shape]
-        distance = _lags(*ctx.window, delay) - delay
-        bump = shape.bump(distance, sigma)
-        total = bump.sum(0) + _EPS
-        grad_weight = (grad * bump).sum(0) / total
+        start, width = ctx.window
         needs = ctx.needs_input_grad
-        grads: list[Tensor | None] = [grad_weight if needs[0] else None, None, None]
+        if _compiled(weight, delay, sigma):
+            from snn.delays import tap_kernels
+
+            grads = [weight.new_empty(weight.shape) for _ in range(3)]
+            results = tuple(g.view(-1).numpy() for g in grads)
+            arrays = _arrays(weight, delay, sigma, start)
+            tap_kernels.backward(*arrays, _rows(grad.contiguous()), results, ctx.shape == "gauss")
+            grads[2] = grads[2].sum_to_size(sigma.shape)
+            return (*(g if need else None for g, need in zip(grads, needs, strict=False)), None, None, None)
+        shape = SHAPES[ctx.shape]
+        at, broad = delay[..., None], sigma[..., None] if sigma.ndim else sigma
+        distance = _lags(start, width, at) - at
+        bump = shape.bump(distance, broad)
+        total = bump.sum(-1) + _EPS
+        grad_weight = (grad * bump).sum(-1) / total
+        grads = [grad_weight if needs[0] else None, None, None]
         if needs[1] or needs[2]:
             # With k = e / (sum e + eps): dk = (de - k sum de) / (sum e + eps).
-            for index, slope in enumerate(shape.slopes(distance, sigma), start=1):
+            for index, slope in enumerate(shape.slopes(distance, broad), start=1):
                 if needs[index]:
                     change = slope * bump if shape.relative else slope
-                    through = (grad * change).sum(0) - grad_weight * change.sum(0)
+                    through = (grad * change).sum(-1) - grad_weight * change.sum(-1)
                     grads[index] = (through * weight / total).sum_to_size((delay, sigma)[index - 1].shape)
         return (*grads, None, None, None)
+
+
+def _compiled(weight: Tensor, delay: Tensor, sigma: Tensor) -> bool:
+    """Say whether the compiled kernels can run: on the CPU, for synapses that each have a delay of their own."""
+    return (
+        weight.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and weight.dtype == delay.dtype == sigma.dtype
+        and weight.dtype in (torch.float32, torch.float64)
+        and delay.shape == weight.shape
+        and sigma.shape in (weight.shape, ())
+        and weight.numel() > 0
+    )
+
+
+def _arrays(weight: Tensor, delay: Tensor, sigma: Tensor, start: Tensor | int) -> list[np.ndarray]:
+    """Return the flat arrays that the kernels read; one value may stand for all."""
+    starts = torch.tensor([start], dtype=torch.int32) if isinstance(start, int) else start.expand(weight.shape)
+    return [t.detach().contiguous().view(-1).numpy() for t in (weight, delay, sigma, starts)]
+
+
+def _rows(taps: Tensor) -> np.ndarray:
+    return taps.detach().view(-1, taps.shape[-1]).numpy()
 
 
 def taps(
     weight: Tensor, delay: Tensor, sigma: Tensor, start: Tensor | int, width: int, max_delay: int, shape: str
 ) -> Tensor:
-    """Return ``weight * k`` at lags start..start + width - 1, shape (W, *S), as `reference_taps` does."""
+    """Return ``weight * k`` at lags start..start + width - 1, shape (*S, W), as `reference_taps` does."""
     if shape == "linear":
         return reference_taps(weight, delay, sigma, start, width, max_delay, shape)
     return _Taps.apply(weight, delay, sigma, start, width, shape)

@@ -1,6 +1,7 @@
 """Compute energy of an inference: measured activity, counted operations, constants with their source."""
 
 from snn.energy.activity import LayerActivity, MacRule, NeuronActivity, count_macs, measure_activity
+from snn.energy.delays import delay_buffer_bits, longest_delays
 from snn.energy.model import ENERGY_45NM, EnergyConstants, EnergyEstimate, energy_from_rates
 from snn.energy.report import AC_RULES, FIRST_LAYER, EnergyReport, LayerEnergy, energy_report
 
@@ -16,7 +17,9 @@ __all__ = [
     "MacRule",
     "NeuronActivity",
     "count_macs",
+    "delay_buffer_bits",
     "energy_from_rates",
     "energy_report",
+    "longest_delays",
     "measure_activity",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_int, check_option, invalid
+from snn.energy.delays import DELAY_RULES
 from snn.energy.meter import KINDS, Activity, LayerActivity, MacRule, Meter, NeuronActivity
 
 __all__ = [
@@ -42,6 +43,7 @@ MAC_RULES: dict[type[nn.Module], MacRule] = {
     nn.Conv1d: MacRule(_conv_macs, 2),
     nn.Conv2d: MacRule(_conv_macs, 3),
     nn.Conv3d: MacRule(_conv_macs, 4),
+    **DELAY_RULES,
 }
 
 
@@ -90,8 +92,11 @@ def measure_activity(
     What is a spike is read from the data. A module that is none of torch's own, holds no weighted layer and gives
     only two values, 0 and +-a, is a layer of neurons with spikes of height a. After it, an input is made of spikes
     if all its values are multiples of a (sums of spikes), or multiples of a / k up to a (average pooling of k <= 64
-    pixels); before any neuron, if it is 0 and 1 only. All else is analog, so are spikes averaged over time, and so
-    is everything in a network without such neurons. Torch's own activations (ReLU, ...) are never neurons.
+    pixels); before any neuron, if it is 0 and 1 only, or for a layer with delays whole numbers from 0 to 64 (events
+    in a bin of time). All else is analog, so are spikes averaged over time, and so is everything in a network without
+    such neurons. Torch's own activations (ReLU, ...) are never neurons.
+    With ``batch_axis=1``, a layer that is fed (T', B, ...) is counted for T' steps: networks with delays lengthen
+    their sequences. Layers with delays always read their axes so.
     Where this reads a network wrongly, pass `kinds`: activations of several levels a j / k in a network that also
     has neurons with spikes of height a cannot be told from pooled spikes.
     """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -35,11 +36,13 @@ class MacRule(NamedTuple):
     """How to count one type of layer.
 
     ``macs(module, output)`` gives the multiply-accumulates of one row. ``row_axes`` is the number of trailing axes
-    of input and output that belong to one row: 1 for features, 3 for channels and an image.
+    of input and output that belong to one row: 1 for features, 3 for channels and an image. ``is_sequence`` says that
+    the axes before are always time and batch, of any length: a layer that needs the past, such as one with delays.
     """
 
     macs: Callable[[nn.Module, Tensor], int]
     row_axes: int
+    is_sequence: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +62,7 @@ class LayerActivity:
     bias : bool
         Whether it adds one.
     steps : int
-        Evaluations seen: 1 or T.
+        Evaluations seen: 1, T, or what the network made of T.
     static : bool
         It runs before the first neuron, on the same input at all steps.
     rate : float
@@ -109,6 +112,7 @@ class _LayerSums:
         self.spikes = self.nonzero = 0.0
         self.bias = self.analog = self.spiking = self.fractions = self.after_neuron = False
         self.static = True
+        self.lengths: set[int] = set()  # time steps of the sequences it was fed; T where time is not one axis
         self.first: Tensor | None = None  # input of this pass's first call, to see whether it stays the same
         self.called = False  # in this pass
 
@@ -117,7 +121,7 @@ class _NeuronSums:
     """Sums over all calls of one module that may be a layer of neurons."""
 
     def __init__(self) -> None:
-        self.outputs = self.spikes = 0
+        self.neurons, self.spikes = Fraction(0), 0  # neurons: of all samples together
         self.analog = self.relays = False
 
 
@@ -146,6 +150,7 @@ class Meter:
         self.samples += batch
         self.heights: list[float] = []  # of the spikes seen in this pass, most recent first
         self.neuron_ran = False
+        self.length = self.n_steps  # of the sequence that the last layer saw
         for sums in self.layers.values():
             sums.first, sums.called = None, False
 
@@ -154,7 +159,9 @@ class Meter:
         sums = self.layers.setdefault(name, _LayerSums())
         leading = tuple(x.shape[: x.ndim - rule.row_axes])
         rows = math.prod(leading)
-        sums.rows += rows // self._positions(name, leading, one_each=rule.row_axes > 1)
+        positions, self.length = self._layout(name, leading, rule)
+        sums.lengths.add(self.length)
+        sums.rows += rows // positions
         sums.macs += rule.macs(module, output) * rows
         sums.inputs += x.numel()
         sums.outputs += output.numel()
@@ -170,10 +177,13 @@ class Meter:
         if name in self.kinds:
             height, binary = (self.heights or [1.0])[0] if self.kinds[name] == "spikes" else None, True
         else:
-            height, binary = _read_spikes(x, self.heights, after_neuron=sums.after_neuron)
+            counts = rule.is_sequence
+            height, binary = _read_spikes(x, self.heights, after_neuron=sums.after_neuron, counts=counts)
         if height is None:
             sums.analog = True
-            sums.static = sums.static and not sums.after_neuron and self._same_at_all_steps(sums, x)
+            # What a layer with delays gives changes over time even if its input does not.
+            static = not (sums.after_neuron or rule.is_sequence) and self._same_at_all_steps(sums, x)
+            sums.static = sums.static and static
         elif height > 0:
             sums.spiking = True
             sums.fractions |= not binary
@@ -188,7 +198,8 @@ class Meter:
         if height is None:
             sums.analog = True
             return
-        sums.outputs += output.numel()
+        steps = self.length if output.shape[:2] == (self.length, self.batch) else self.n_steps
+        sums.neurons += Fraction(output.numel(), steps)
         if height > 0 and x is not None and _two_valued(x) == height:
             sums.relays = True  # passes spikes on, as a max pooling does
             return
@@ -211,15 +222,24 @@ class Meter:
             not_run=tuple(name for name in layers if name not in self.layers),
         )
 
-    def _positions(self, name: str, leading: tuple[int, ...], *, one_each: bool) -> int:
-        """Return how many rows belong to one sample at one step; refuse axes that could mean two things."""
-        n_steps, batch = self.n_steps, self.batch
-        unfolded = leading[:2] == (n_steps, batch)
+    def _layout(self, name: str, leading: tuple[int, ...], rule: MacRule) -> tuple[int, int]:
+        """Return how many rows belong to one sample at one step, and the steps; refuse what could mean two things."""
+        n_steps, batch, one_each = self.n_steps, self.batch, rule.row_axes > 1
+        in_time = leading[1:2] == (batch,)
+        if rule.is_sequence:
+            if len(leading) == 2 and leading[1] % batch == 0:
+                return leading[1] // batch, leading[0]
+            raise invalid(name, f"be fed (T, B, ...) with B = {batch}", f"leading axes {leading}")
         folded = bool(leading) and leading[0] in (batch, n_steps * batch) and not (one_each and len(leading) > 1)
-        if unfolded and (self.batch_axis == 1 or one_each or not folded or n_steps * batch == n_steps):
-            return math.prod(leading[2:])
-        if folded and (n_steps == 1 or leading[:2] != (batch, n_steps)):
-            return math.prod(leading[1:])
+        if in_time and leading[0] == n_steps and (self.batch_axis == 1 or one_each or not folded or batch == 1):
+            return math.prod(leading[2:]), n_steps
+        # A network may lengthen or shorten its sequences on their way.
+        resized = self.batch_axis == 1 and in_time
+        if resized and not folded:
+            return math.prod(leading[2:]), leading[0]
+        clear = n_steps == 1 or leading[:2] != (batch, n_steps)
+        if folded and clear and not (resized and batch > 1):
+            return math.prod(leading[1:]), n_steps
         raise invalid(
             name,
             f"be fed (B,), (n_steps * B,) or (n_steps, B) rows with n_steps = {n_steps} and B = {batch}",
@@ -228,24 +248,27 @@ class Meter:
         )
 
     def _same_at_all_steps(self, sums: _LayerSums, x: Tensor) -> bool:
-        if self.n_steps == 1:
+        if self.length == 1:
             return True
         if x.shape[0] == self.batch and self.batch_axis == 0:
             sums.first = x if sums.first is None else sums.first
             return torch.equal(sums.first, x)
-        steps = x.reshape(self.n_steps, -1)
+        steps = x.reshape(self.length, -1)
         return bool((steps == steps[0]).all())
 
     def _layer(self, name: str, sums: _LayerSums, fires: bool) -> LayerActivity:
         passes, rest = divmod(sums.rows, self.samples)
-        if rest or (passes != 1 and passes % self.n_steps):
+        if len(sums.lengths) > 1:
+            raise invalid(name, "be fed sequences of one length", f"{sorted(sums.lengths)} steps")
+        (length,) = sums.lengths
+        if rest or (passes != 1 and passes % length):
             raise invalid(
                 name,
-                f"run once or a multiple of n_steps = {self.n_steps} times a sample",
+                f"run once or a multiple of n_steps = {length} times a sample",
                 f"{sums.rows / self.samples:g} times",
                 "Pass the true n_steps.",
             )
-        steps = 1 if passes == 1 else self.n_steps
+        steps = 1 if passes == 1 else length
         # Spikes that were averaged over time before the layer are no spikes any more.
         averaged = steps < self.n_steps and sums.after_neuron and sums.fractions
         # Binary numbers are no spikes in a network without neurons: one-hot inputs of an ANN, a dead ReLU.
@@ -266,8 +289,9 @@ class Meter:
         )
 
     def _neuron(self, name: str, sums: _NeuronSums) -> NeuronActivity:
-        n_neurons = sums.outputs // (self.samples * self.n_steps)
-        return NeuronActivity(name=name, n_neurons=n_neurons, rate=sums.spikes * self.n_steps / sums.outputs)
+        return NeuronActivity(
+            name=name, n_neurons=int(sums.neurons / self.samples), rate=float(sums.spikes / sums.neurons)
+        )
 
 
 def _two_valued(x: Tensor) -> float | None:
@@ -281,14 +305,16 @@ def _two_valued(x: Tensor) -> float | None:
     return float(height) if bool(((size == 0) | (size == height)).all()) else None
 
 
-def _read_spikes(x: Tensor, heights: list[float], *, after_neuron: bool) -> tuple[float | None, bool]:
+def _read_spikes(x: Tensor, heights: list[float], *, after_neuron: bool, counts: bool) -> tuple[float | None, bool]:
     """Return the height of the spikes that `x` is made of (None if it is analog), and whether it is 0 or 1 spike."""
     height = _two_valued(x)
     if height == 0 or height in heights:
         return height, True
     if not after_neuron:
-        # Data are spikes only if binary: 8-bit or 4-bit images are multiples of a small fraction too.
-        return (1.0, True) if height == 1 and bool((x >= 0).all()) else (None, True)
+        # Data are spikes only if binary: 8-bit or 4-bit images are multiples of a small fraction too. What layers
+        # with delays are fed are events, though, of which a bin of time may hold several.
+        fits = bool((x == x.round()).all()) and float(x.max()) <= _MOST_SPIKES_PER_INPUT if counts else height == 1
+        return (1.0, True) if fits and bool((x >= 0).all()) else (None, True)
     values = x[x != 0].to(torch.float32)
     largest = float(values.abs().max())
     precision = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0

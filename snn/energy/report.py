@@ -20,7 +20,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_number, check_option, explain_os_error, invalid
-from snn.energy.activity import LayerActivity, MacRule, NeuronActivity, measure_activity
+from snn.energy.activity import Activity, LayerActivity, MacRule, NeuronActivity, measure_activity
+from snn.energy.delays import BUFFER_COLUMN, BUFFER_MODEL, buffers_of_layers
 from snn.energy.model import ENERGY_45NM, EnergyConstants, EnergyEstimate, energy_from_rates
 
 __all__ = [
@@ -59,7 +60,7 @@ class LayerEnergy:
     macs : int
         Dense multiply-accumulates of one evaluation: the ANN's count.
     evaluations : int
-        How often the layer is counted to run: 1 or T.
+        How often the layer is counted to run: 1 or T, or the steps of its own sequence.
     input_rate : float
         Spikes per presynaptic neuron, summed over T; NaN for an analog input.
     nonzero_rate : float
@@ -258,6 +259,8 @@ def energy_report(
     Returns
     -------
     EnergyReport
+        With the column ``delay_buffer_bits`` if there are layers with delays, see
+        :func:`snn.energy.delays.delay_buffer_bits`.
 
     Raises
     ------
@@ -269,6 +272,9 @@ def energy_report(
     See :func:`energy_from_rates` for the equation. A rate is the mean over the layer's inputs: every spike of a
     convolution is charged k_h k_w c_out / stride^2 targets as if there were no border, the papers' convention. An
     event-driven count of the same spikes is lower where zero padding cuts targets off.
+
+    Layers with delays (``batch_axis=1``) are counted as evaluation runs them, one lag a synapse and kernel, over the
+    steps of the sequence that they are given: in `snn.models.delay_mlp`, T and what each layer adds.
     """
     check_option("first_layer", first_layer, FIRST_LAYER)
     check_option("ac_rule", ac_rule, AC_RULES)
@@ -291,7 +297,10 @@ def energy_report(
         assumptions.append("no spiking neurons were found: counted as an ANN")
     if activity.not_run:
         assumptions.append(f"layers that did not run are left out: {', '.join(activity.not_run)}")
-    return EnergyReport(
+    buffers = buffers_of_layers(model, {layer.name: (layer.kind, layer.n_inputs) for layer in activity.layers})
+    if buffers:
+        assumptions += _sequence_assumptions(activity)
+    report = EnergyReport(
         layers=layers,
         neurons=activity.neurons,
         n_steps=activity.n_steps,
@@ -299,6 +308,13 @@ def energy_report(
         constants=constants,
         assumptions=tuple(assumptions),
     )
+    return report.with_column(BUFFER_COLUMN, buffers) if buffers else report
+
+
+def _sequence_assumptions(activity: Activity) -> list[str]:
+    own = [f"{layer.name} {layer.steps}" for layer in activity.layers if layer.steps not in (1, activity.n_steps)]
+    lines = ["the ANN is one pass through the layers without delays, for one time step", BUFFER_MODEL]
+    return [*lines, f"layers whose sequences have another length than T, in steps: {', '.join(own)}"] if own else lines
 
 
 def _charge(

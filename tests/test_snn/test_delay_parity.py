@@ -1,16 +1,22 @@
-"""Delays against the DCLS package, which trained the published networks: kernels, outputs, gradients, rounding."""
+"""Delays against the DCLS package, which trained the published networks, and between neurons of spikingjelly."""
 
 import itertools
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from DCLS.construct.modules import ConstructKernel1d, Dcls1d
 from tolerances import close
+from torch import nn
 
-from snn import DelayLinear
-from snn.delays import delay_linear
+from snn import LIF, DelayLinear, Surrogate
+from snn.delays import calls, delay_linear
 from snn.delays.paths import dense_kernel
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from spikingjelly.activation_based import functional, neuron, surrogate
 
 pytestmark = pytest.mark.reference
 
@@ -60,7 +66,7 @@ def test_kernels_are_those_of_dcls(generator, version, kernel_count, length):
     build = ConstructKernel1d(C_OUT, C_IN, 1, kernel_count, (length,), version)
     theirs = build(layer.weight, layer.P, layer.SIG)
     ours = dense_kernel(*our_parameters(layer, version, length), length, KERNELS[version][0], False)
-    close(ours.permute(1, 2, 0).flip(-1), theirs)  # theirs goes backwards in time
+    close(ours.flip(-1), theirs)  # theirs goes backwards in time
 
 
 CASES = list(itertools.product(KERNELS, [1, 2], LENGTHS))
@@ -199,3 +205,36 @@ def test_shared_rounded_delays_are_bit_for_bit_those_of_dcls(generator, share):
     x = torch.randint(0, 4, (T, 5, C_IN), generator=generator).float()
     assert torch.equal(ours(x), their_output(theirs, x, 25))
     assert ours.last_choice.path == "separable"
+
+
+# spikingjelly
+
+
+def test_layers_stand_between_spikingjellys_neurons(generator):
+    def node():
+        return neuron.LIFNode(tau=2.0, decay_input=False, detach_reset=True, surrogate_function=surrogate.ATan(5.0))
+
+    delays = [DelayLinear(6, 8, 9, sigma=0.6), DelayLinear(8, 3, 9, share="axon")]
+    with torch.no_grad():
+        for layer in delays:  # no order of summation moves a spike over the threshold
+            layer.weight.copy_(torch.randint(-2, 6, layer.weight.shape, generator=generator) / 8)
+            layer.delay.copy_(torch.randint(0, 9, layer.delay.shape, generator=generator))
+    theirs = nn.Sequential(node(), delays[0], node(), delays[1], node())
+    functional.set_step_mode(theirs, "m")
+    ours = nn.Sequential(*[LIF(tau=2.0, surrogate=Surrogate(name="atan", alpha=5.0)) if i % 2 == 0 else layer
+                           for i, layer in enumerate(theirs)])  # fmt: skip
+    x = torch.rand(20, 4, 6, generator=generator) * 2
+    for training in (True, False):
+        found, before = [], calls.total()
+        for network in (theirs.train(training), ours.train(training)):
+            functional.reset_net(network)
+            for layer in delays:
+                layer.zero_grad()
+            y = network(x)
+            y.sum().backward()
+            found.append([y.detach(), *(layer.weight.grad.clone() for layer in delays)])
+        assert calls.total() == before + 4
+        assert found[0][0].sum() > 0
+        assert torch.equal(found[0][0], found[1][0])
+        for got, want in zip(*found, strict=True):
+            close(got, want, "float32 gradient")
