@@ -1,4 +1,4 @@
-"""A task that cannot be solved without delays: which of two spikes came first?"""
+"""A task that cannot be solved without delays: to tell which of two spikes came first."""
 
 # N samples, T time steps, C channels
 
@@ -16,7 +16,7 @@ def spike_order(
     n_samples: int,
     *,
     n_steps: int = 50,
-    gap: tuple[int, int] = (8, 12),
+    gap: tuple[int, int] = (10, 10),
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw pairs of spikes whose order tells the class.

@@ -11,11 +11,12 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
-# Script -> what makes it small.
+# Script -> what makes it small; these compare networks of several time steps and write a report.
 SMALL = {
     "quickstart.py": ["--epochs", "1"],
     "snn_single_timestep.py": ["--fake", "--seeds", "0", "1", "--schedule", "3", "1"],
 }
+DELAYS = ["--fake", "--epochs", "4", "--seeds", "0", "--jobs", "1", "--splits", "takes", "a"]
 FIGURES = {
     "accuracy_by_steps.png",
     "energy_by_layer.png",
@@ -43,7 +44,7 @@ def ran(request, tmp_path_factory):
 
 
 def test_every_script_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SMALL)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SMALL, "snn_delays.py"}
 
 
 def test_script_writes_report_figures_table_and_weights(ran):
@@ -101,3 +102,29 @@ def test_stopped_run_goes_on_without_training_again(ran):
     ]
     assert accuracies[0][-4:] == accuracies[1][-4:]
     assert (out / "results.json").exists()
+
+
+def test_delays_are_compared_at_the_same_size_and_a_stopped_run_goes_on(tmp_path):
+    out = tmp_path / "run"
+    first = call("snn_delays.py", *DELAYS, "--out", out)
+    assert first.returncode == 0, first.stderr
+    assert (out / "figures" / "accuracy.png").stat().st_size > 5000
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [(row["split"], row["delays"]) for row in rows] == [
+        (split, kind) for split in ("takes", "a") for kind in ("learned", "fixed", "none")
+    ]
+    sizes = [row["parameters"] for row in rows]
+    assert max(sizes) < 1.01 * min(sizes)
+    with open(out / "results.csv", newline="") as file:
+        assert [float(row["accuracy"]) for row in csv.DictReader(file)] == [row["accuracy"] for row in rows]
+    # As if it had been stopped before its last network.
+    (out / "results.json").unlink()
+    (out / "training" / "a-none-0" / "row.json").unlink()
+    again = call("snn_delays.py", *DELAYS, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("test accuracy") == 1
+    assert json.loads((out / "results.json").read_text())["rows"] == rows
+    assert call("snn_delays.py", *DELAYS, "--out", out).stdout.startswith("Found the finished")
+    unknown = call("snn_delays.py", "--splits", "nobody", "--out", tmp_path / "other")
+    assert unknown.returncode == 1
+    assert "`splits` must be" in unknown.stderr

@@ -43,6 +43,9 @@ def inputs(n_steps: int = N_STEPS) -> tuple[Tensor, Tensor]:
 def layers(n_taps: int, sigma: float) -> tuple[snn.DelayLinear, Dcls1d]:
     """Return our layer and the peer's with the same weights, delays and widths."""
     ours = snn.DelayLinear(N_IN, N_OUT, n_taps, sigma=sigma, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        # Exact in both notations: the peer counts from the middle of the kernel.
+        ours.delay.copy_((ours.delay * 1024).round() / 1024)
     peer = Dcls1d(N_IN, N_OUT, 1, dilated_kernel_size=n_taps, groups=1, bias=False, version="gauss")
     with torch.no_grad():
         peer.weight.copy_(ours.weight)
@@ -132,8 +135,7 @@ def peak_memory(who: str, sigma: float) -> None:
     x = spikes if who == "ours" else for_peer(spikes, SHORT)
     grad = grad if who == "ours" else grad.permute(1, 2, 0).contiguous()
     # Compile and load everything on a tiny input first.
-    few = (x[:2], grad[:2]) if who == "ours" else (x[:2], grad[:2])
-    training_step(layer, few[0].contiguous(), few[1].contiguous())
+    training_step(layer, x[:2].contiguous(), grad[:2].contiguous())
     layer.zero_grad(set_to_none=True)
     gc.collect()
     # Linux: writing 5 sets the recorded peak back to the present size.
