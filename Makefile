@@ -11,12 +11,13 @@ export PIP_PROGRESS_BAR := off
 CACHES := .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
 SOURCES := datasets snn reservoir neurodecode examples tests
 
-.PHONY: help install demo test bench lint clean
+.PHONY: help install demo test bench notebooks lint clean
 
 help:
 	@echo 'make demo      run the quickstart, write runs/quickstart/report.html'
 	@echo 'make test      run the tests;                             ARGS="-k lif" runs some of them'
 	@echo 'make bench     all benchmarks, one after the other, into examples/benchmarks/RESULTS.md'
+	@echo 'make notebooks run the notebooks of examples/notebooks, from their scripts'
 	@echo 'make lint      ruff and the import contracts'
 	@echo 'make install   only make .venv, which the others do first and then reuse; PYTHON=python3.12 names another Python'
 	@echo 'make clean     remove .venv and caches; runs/ stays'
@@ -44,6 +45,10 @@ test: $(STAMP)
 bench: $(STAMP)
 	@echo '== Running the benchmarks one after the other: keep the machine idle meanwhile.'
 	@$(BIN)/python examples/benchmarks/run_all.py $(ARGS)
+
+notebooks: $(STAMP)
+	@echo '== Running the notebooks and keeping their pictures.'
+	@$(BIN)/python examples/notebooks/_run_all.py
 
 lint: $(STAMP)
 	@echo '== Checking style (ruff check), format (ruff format) and who imports whom (lint-imports, setup.cfg).'

@@ -128,3 +128,15 @@ def test_delays_are_compared_at_the_same_size_and_a_stopped_run_goes_on(tmp_path
     unknown = call("snn_delays.py", "--splits", "nobody", "--out", tmp_path / "other")
     assert unknown.returncode == 1
     assert "`splits` must be" in unknown.stderr
+
+
+@pytest.mark.parametrize("notebook", sorted((EXAMPLES / "notebooks").glob("[!_]*.py")), ids=lambda path: path.stem)
+def test_notebook_runs_and_is_the_one_that_is_shown(notebook):
+    import jupytext
+
+    done = call(notebook.relative_to(EXAMPLES))
+    assert done.returncode == 0, done.stderr
+    assert "learned delays: 100.0%" in done.stdout
+    script, shown = jupytext.read(notebook), jupytext.read(notebook.with_suffix(".ipynb"))
+    assert [cell.source for cell in script.cells] == [cell.source for cell in shown.cells]
+    assert any(output.get("data", {}).get("image/png") for cell in shown.cells for output in cell.get("outputs", []))
