@@ -156,6 +156,11 @@ def clamp_delays(model: nn.Module) -> None:
     """Clamp the delays of all layers; for ``fit(..., after_step=clamp_delays)``.
 
     Forward passes in training mode do it too, so this matters only if delays are looked at between steps.
+
+    Parameters
+    ----------
+    model : Module
+        A network, changed in place.
     """
     for _, layer in delay_layers(model):
         layer.clamp()
@@ -183,7 +188,22 @@ def fix_delays(model: nn.Module) -> None:
 
 
 def delays_in_steps(module: nn.Module) -> Tensor | dict[str, Tensor]:
-    """Return the whole-step delays of a layer, int32, shape of its `delay`; of a network, a dict of them by name.
+    """Return the whole-step delays of a layer, or of all layers of a network by name.
+
+    Parameters
+    ----------
+    module : Module
+        A delay layer, or a network that holds some.
+
+    Returns
+    -------
+    Tensor or dict of str to Tensor
+        int32, shape of each layer's `delay`; in ms: `DelayModule.delays_in_ms`.
+
+    Raises
+    ------
+    ValueError
+        If there is no delay layer.
 
     Examples
     --------

@@ -56,14 +56,20 @@ class DelayMLP(nn.Module):
 
     Build it with `delay_mlp`.
 
-    Attributes
+    Parameters
     ----------
-    layers : ModuleList
+    layers : sequence of Module
         Delay (or linear) layers; the last one feeds the readout.
-    norms, neurons, dropouts : ModuleList
+    norms, neurons, dropouts : sequence of Module
         One of each per hidden layer.
+    readout : str
+        A key of `READOUTS`.
+    readout_leak : float
+        Factor on the readout's membranes at each step.
     tail_steps : int
         Every layer lengthens the sequence by so many steps.
+    mask_padding : bool
+        Leave padding out of statistics and readout, where lengths are given.
     """
 
     def __init__(
