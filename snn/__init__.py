@@ -24,6 +24,10 @@ from snn.neurons import PLIF as PLIF
 from snn.nir import from_nir as from_nir
 from snn.nir import to_nir as to_nir
 from snn.nir import write_nir as write_nir
+from snn.recipes import RECIPES as RECIPES
+from snn.recipes import DelayRecipe as DelayRecipe
+from snn.recipes import RecipeResult as RecipeResult
+from snn.recipes import run_recipe as run_recipe
 from snn.single_timestep import OneStepResult as OneStepResult
 from snn.single_timestep import TemporalPruning as TemporalPruning
 from snn.single_timestep import one_step_network as one_step_network

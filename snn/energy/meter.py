@@ -162,6 +162,7 @@ class Meter:
         positions, self.length = self._layout(name, leading, rule)
         sums.lengths.add(self.length)
         sums.rows += rows // positions
+        one_step = rows == positions * self.batch
         sums.macs += rule.macs(module, output) * rows
         sums.inputs += x.numel()
         sums.outputs += output.numel()
@@ -182,7 +183,7 @@ class Meter:
         if height is None:
             sums.analog = True
             # What a layer with delays gives changes over time even if its input does not.
-            static = not (sums.after_neuron or rule.is_sequence) and self._same_at_all_steps(sums, x)
+            static = not (sums.after_neuron or rule.is_sequence) and self._same_at_all_steps(sums, x, one_step)
             sums.static = sums.static and static
         elif height > 0:
             sums.spiking = True
@@ -247,10 +248,10 @@ class Meter:
             "Pass the true n_steps, batch_axis=1 if x has shape (T, B, ...), and a batch_size other than n_steps.",
         )
 
-    def _same_at_all_steps(self, sums: _LayerSums, x: Tensor) -> bool:
+    def _same_at_all_steps(self, sums: _LayerSums, x: Tensor, one_step: bool) -> bool:
         if self.length == 1:
             return True
-        if x.shape[0] == self.batch and self.batch_axis == 0:
+        if one_step:
             sums.first = x if sums.first is None else sums.first
             return torch.equal(sums.first, x)
         steps = x.reshape(self.length, -1)
