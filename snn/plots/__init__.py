@@ -1,17 +1,24 @@
-"""Pictures of networks that answer in few time steps.
+"""Pictures of networks that answer in few time steps, and of networks with delays.
 
-Each function draws into `ax`, by default a new figure's, and returns it; none shows it. matplotlib is loaded by the
-first call.
+Each function draws into `ax`, by default a new figure's, and returns it; what takes two axes returns its figure. None
+shows it. matplotlib is loaded by the first call.
 """
 
 from snn.plots.charts import accuracy_by_steps, energy_by_layer, learning_curves, spike_rates
+from snn.plots.delays import delay_histogram, delay_matrix, sigma_history
 from snn.plots.pictures import sample_predictions, spike_maps
+from snn.plots.rasters import delayed_raster, raster
 
 __all__ = [
     "accuracy_by_steps",
+    "delay_histogram",
+    "delay_matrix",
+    "delayed_raster",
     "energy_by_layer",
     "learning_curves",
+    "raster",
     "sample_predictions",
+    "sigma_history",
     "spike_maps",
     "spike_rates",
 ]

@@ -10,7 +10,10 @@ import torch
 from fakes.one_step import tiny_loaders, tiny_run
 
 from snn import plots
+from snn.plots import charts, pictures
 from snn.training import History
+
+NAMES = [*charts.__all__, *pictures.__all__]  # the others: test_plots_delays.py
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def _draw(name, run, ax):
     }[name]()
 
 
-@pytest.mark.parametrize("name", plots.__all__)
+@pytest.mark.parametrize("name", NAMES)
 def test_picture_is_drawn_into_the_given_axes_and_not_shown(name, run, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda: pytest.fail("it was shown"))
     figure, ax = plt.subplots()
@@ -50,7 +53,7 @@ def test_picture_is_drawn_into_the_given_axes_and_not_shown(name, run, monkeypat
     assert plt.get_fignums() == [figure.number]
 
 
-@pytest.mark.parametrize("name", plots.__all__)
+@pytest.mark.parametrize("name", NAMES)
 def test_picture_makes_a_figure_of_its_own_that_can_be_saved(name, run, tmp_path):
     ax = _draw(name, run, None)
     assert len(ax.figure.axes) == 1
