@@ -117,7 +117,7 @@ def delay_histogram(
     ax.locator_params(axis="y", integer=True)
     if dt_ms is None:
         ax.locator_params(axis="x", integer=True)
-    own = all(layer.share == "synapse" for layer in layers)
+    own = bool(layers) and all(layer.share == "synapse" for layer in layers)
     ax.set(xlabel=f"delay ({unit})", ylabel="synapses" if own else "delays")
     ax.legend(frameon=False, fontsize=8.5, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     return tidy(ax, grid="y")
