@@ -78,11 +78,12 @@ def round_peer(peer: Dcls1d) -> None:
 def in_turn(first: Callable[[], object], second: Callable[[], object], repeats: int = 15) -> tuple[float, float]:
     """Return the median seconds of both, called alternately after a warm-up."""
     times: tuple[list[float], list[float]] = ([], [])
-    for k in range(repeats + 3):
+    n_warm = min(3, repeats // 3)
+    for k in range(repeats + n_warm):
         for call, taken in zip((first, second), times, strict=True):
             start = time.perf_counter()
             call()
-            if k >= 3:
+            if k >= n_warm:
                 taken.append(time.perf_counter() - start)
     return statistics.median(times[0]), statistics.median(times[1])
 
@@ -108,7 +109,8 @@ def train(n_taps: int, sigma: float, *, n_steps: int = N_STEPS, to_input: bool =
     if to_input:
         pairs.append((x.grad.permute(1, 2, 0), x_peer.grad[..., n_taps - 1 :]))
     agree = all(same(*pair) for pair in pairs)
-    times = in_turn(lambda: training_step(ours, x, grad), lambda: training_step(peer, x_peer, grad_peer))
+    repeats = 15 if n_taps * n_steps <= SHORT * N_STEPS else 5  # the peer takes seconds
+    times = in_turn(lambda: training_step(ours, x, grad), lambda: training_step(peer, x_peer, grad_peer), repeats)
     case = f"training step, {n_taps} taps, sigma {sigma}, T = {n_steps}" + (", gradient to the input" * to_input)
     report(case, *times, agree, path=ours.last_choice.path)
     return times[0]
