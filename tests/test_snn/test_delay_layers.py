@@ -307,7 +307,7 @@ COMPILED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # the compiler warns about itself, differently in each release
 @pytest.mark.parametrize("case", COMPILED)
 def test_compiled_layers_compute_and_learn_the_same(generator, case):
     """By Dynamo and AOTAutograd, which trace forward and backward; code generation would take 15 s more."""

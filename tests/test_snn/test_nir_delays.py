@@ -71,8 +71,7 @@ def test_delays_of_one_axis_belong_to_what_share_says(generator):
 
 @pytest.mark.parametrize("share", DELAYS)
 def test_our_own_layer_is_written_as_it_evaluates(share, generator):
-    delays = pytest.importorskip("snn.delays")
-    layer = delays.DelayLinear(5, 4, 6, share=share, generator=generator).eval()
+    layer = snn.DelayLinear(5, 4, 6, share=share, generator=generator).eval()
     with torch.no_grad():
         layer.weight.copy_(dyadic(4, 5, 1, generator=generator))
     x = torch.randint(0, 2, (25, 3, 5), generator=generator).float()

@@ -117,7 +117,7 @@ def small_network(generator, **options):
 
 
 @pytest.mark.reference
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # those of the other package
 @pytest.mark.parametrize("decay_input", [False, True])
 def test_spikingjelly_reads_our_file_and_spikes_the_same(decay_input, generator, tmp_path):
     _, spikingjelly = peers()
@@ -134,7 +134,7 @@ def test_spikingjelly_reads_our_file_and_spikes_the_same(decay_input, generator,
 
 
 @pytest.mark.reference
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore")  # those of the other package
 def test_snntorch_reads_our_graph_and_spikes_the_same(generator):
     snntorch, _ = peers()
     network = small_network(generator, compare="gt")
