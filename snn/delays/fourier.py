@@ -1,21 +1,78 @@
-"""Delays by the Fourier transform: the cost hardly depends on how long or how wide they are."""
+"""Delays by the Fourier transform: the cost hardly depends on how wide they are.
 
-# T steps, B batch, D lags, O outputs, I inputs, F frequencies
+Overlap-save in matrix products: time is cut into blocks, their spectra, the spectrum of the kernels and the way back
+are products with tables of cosines and sines, and each frequency is a product of its own. All of it goes by groups of
+outputs small enough to stay in the cache: a spectrum is larger than its kernel, and moving it costs more than making
+it anew.
+"""
+
+# T steps, B batch, D lags, O outputs, I inputs, F frequencies, M = blocks * B
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["convolve"]
+__all__ = ["Blocks", "blocks", "convolve"]
 
-# Longer kernels are transformed by the fast algorithm; up to here a matrix product is faster.
-_LONGEST_BY_MATRIX = 128
+# Writing a number of a kernel's spectrum and reading it again takes as long as so many multiply-adds (2 cores).
+_MOVE_COST = 25
+# What the spectrum of a group of outputs may take: a cache's worth on a CPU, enough to fill a GPU.
+_GROUP_BYTES = {"cpu": 4 * 2**20}
+_GROUP_BYTES_ELSEWHERE = 256 * 2**20
+_LEAST_GROUP = 64  # narrower products are slow
+# Longer kernels go in pieces: the product with a table costs as much as lags times frequencies.
+_LONGEST_PIECE = 256
+
+
+class Blocks(NamedTuple):
+    """How time is cut.
+
+    Attributes
+    ----------
+    n : int
+        Points of the transform, even: steps of a block and what the longest lag needs before them.
+    count : int
+        Number of blocks.
+    length : int
+        Steps of a block.
+    cost : int
+        Multiply-adds a synapse, once through; what is moved is counted in.
+    """
+
+    n: int
+    count: int
+    length: int
+    cost: int
+
+
+@lru_cache(maxsize=256)
+def blocks(n_steps: int, n_batch: int, n_lags: int) -> Blocks:
+    """Return the cut of T steps that costs least.
+
+    Parameters
+    ----------
+    n_steps, n_batch, n_lags : int
+        T, B and D, each at least 1.
+
+    Returns
+    -------
+    Blocks
+    """
+    choices = []
+    # Blocks much shorter than the kernel only repeat its transform.
+    for count in range(1, max(1, 4 * n_steps // n_lags) + 1):
+        n = math.ceil(n_steps / count) + n_lags - 1
+        n += n % 2
+        cost = (n // 2 + 1) * (2 * n_lags + 2 * _MOVE_COST + 4 * count * n_batch)
+        choices.append(Blocks(n, count, n - n_lags + 1, cost))
+    return min(choices, key=lambda choice: choice.cost)
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
@@ -32,83 +89,159 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     """
     if 0 in x.shape or 0 in kernel.shape:
         return x.new_zeros((*x.shape[:2], len(kernel)), dtype=kernel.dtype) + 0 * (x.sum() + kernel.sum())
-    # Transforms and complex products exist in full precision only.
+    # Half precision has too few digits for sums of waves.
     with torch.autocast(x.device.type, enabled=False):
-        return _Convolve.apply(x.to(kernel.dtype), kernel[..., : x.shape[0]])
+        x, kernel = x.to(kernel.dtype), kernel[..., : x.shape[0]]
+        n_pieces = math.ceil(kernel.shape[-1] / _LONGEST_PIECE)
+        pieces = kernel.chunk(n_pieces, -1)
+        y = _Convolve.apply(x, pieces[0])
+        late = pieces[0].shape[-1]
+        for piece in pieces[1:]:
+            y = y + F.pad(_Convolve.apply(x[:-late], piece), (0, 0, 0, 0, late, 0))
+            late += piece.shape[-1]
+        return y
 
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
-        n = _length(x.shape[0] + kernel.shape[-1] - 1)
-        spectrum = torch.fft.rfft(x, n=n, dim=0)
-        ctx.save_for_backward(spectrum if ctx.needs_input_grad[1] else None, kernel)
-        ctx.n, ctx.n_steps = n, x.shape[0]
-        y = torch.bmm(spectrum, _transform(kernel, n).mT)
-        return torch.fft.irfft(y, n=n, dim=0)[: x.shape[0]]
+        ctx.save_for_backward(x, kernel)
+        cut = blocks(*x.shape[:2], kernel.shape[2])
+        tables = _tables(cut.n, kernel.shape[2], kernel.dtype, kernel.device)
+        signal = _Signal.of(x, cut, tables)
+        n_batch, n_inputs = x.shape[1:]
+        y = x.new_empty(cut.count, cut.length, n_batch, len(kernel))
+        for group in _groups(kernel, cut):
+            real, imag = _spectrum(kernel[group], tables)
+            product = torch.bmm(signal.plain, real.mT).baddbmm_(signal.turned, imag.mT)
+            rows = product.view(-1, cut.count, n_batch * (group.stop - group.start))
+            for j in range(cut.count):
+                y[j, :, :, group] = torch.mm(tables.to_output, rows[:, j]).view(cut.length, n_batch, -1)
+        return y.view(-1, n_batch, len(kernel))[: len(x)]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        spectrum, kernel = ctx.saved_tensors
+        x, kernel = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            return _Convolve._gradients(ctx, grad.to(kernel.dtype), spectrum, kernel)
-
-    @staticmethod
-    def _gradients(
-        ctx: Any, grad: Tensor, spectrum: Tensor | None, kernel: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        n, n_steps = ctx.n, ctx.n_steps
-        through = torch.fft.rfft(grad, n=n, dim=0)
-        gx = gk = None
-        if ctx.needs_input_grad[0]:
-            gx = torch.fft.irfft(torch.bmm(through, _transform(kernel, n).conj()), n=n, dim=0)[:n_steps]
-        if ctx.needs_input_grad[1]:
-            gk = _inverse(torch.bmm(through.mT, spectrum.conj()), n, kernel.shape[-1])
-        return gx, gk
+            return _gradients(x, kernel, grad.to(kernel.dtype), *ctx.needs_input_grad)
 
 
-def _length(least: int) -> int:
-    """Return the next length whose prime factors are 2, 3 and 5."""
-    n = least
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return n
-        n += 1
+def _gradients(x: Tensor, kernel: Tensor, grad: Tensor, to_x: bool, to_kernel: bool) -> tuple[Tensor | None, ...]:
+    """Return the gradients to the input and to the kernel, where they are wanted."""
+    n_steps, n_batch, n_inputs = x.shape
+    cut = blocks(n_steps, n_batch, kernel.shape[2])
+    tables = _tables(cut.n, kernel.shape[2], kernel.dtype, kernel.device)
+    signal = _Signal.of(x, cut, tables) if to_kernel else None
+    gk = torch.empty_like(kernel, memory_format=torch.contiguous_format) if to_kernel else None
+    n_frequencies, half = cut.n // 2 + 1, cut.count * n_batch
+    gx = x.new_zeros(n_frequencies, 2 * half, n_inputs) if to_x else None
+    for group in _groups(kernel, cut):
+        n_outputs = group.stop - group.start
+        padded = grad.new_zeros(cut.count * cut.length, n_batch, n_outputs)
+        padded[:n_steps] = grad[:, :, group]
+        # Per frequency: real part, imaginary part, minus the real part.
+        through = grad.new_empty(len(tables.from_grad), cut.count, n_batch * n_outputs)
+        for j, block in enumerate(padded.view(cut.count, cut.length, -1)):
+            torch.mm(tables.from_grad, block, out=through[:, j])
+        through = through.view(n_frequencies, 3 * half, n_outputs)
+        plain, turned = through[:, : 2 * half], through[:, half:]
+        if gk is not None:
+            product = x.new_empty(2, n_frequencies, n_outputs, n_inputs)
+            torch.bmm(plain.mT, signal.plain, out=product[0])
+            torch.bmm(plain.mT, signal.turned, out=product[1])
+            torch.mm(product.view(2 * n_frequencies, -1).T, tables.to_kernel, out=gk[group].view(-1, kernel.shape[2]))
+        if gx is not None:
+            real, imag = _spectrum(kernel[group], tables)
+            gx.baddbmm_(plain, real).baddbmm_(turned, imag)
+    return None if gx is None else _overlapping(gx, x, cut, tables), gk
+
+
+class _Signal(NamedTuple):
+    """Spectra of the blocks of an input, as rows of real numbers.
+
+    Attributes
+    ----------
+    plain : Tensor, shape (F, 2 M, I)
+        Real parts, then imaginary parts.
+    turned : Tensor, shape (F, 2 M, I)
+        The same times i.
+    """
+
+    plain: Tensor
+    turned: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, cut: Blocks, tables: _Tables) -> _Signal:
+        n_steps, n_batch, n_inputs = x.shape
+        before = cut.n - cut.length
+        padded = x.new_zeros(before + cut.count * cut.length, n_batch * n_inputs)
+        padded[before : before + n_steps] = x.reshape(n_steps, -1)
+        # Per frequency: minus the imaginary part, real part, imaginary part.
+        out = x.new_empty(len(tables.from_input), cut.count, n_batch * n_inputs)
+        for j in range(cut.count):
+            torch.mm(tables.from_input, padded[j * cut.length :][: cut.n], out=out[:, j])
+        half = cut.count * n_batch
+        planes = out.view(cut.n // 2 + 1, 3 * half, n_inputs)
+        return cls(planes[:, half:], planes[:, : 2 * half])
+
+
+def _overlapping(spectra: Tensor, x: Tensor, cut: Blocks, tables: _Tables) -> Tensor:
+    """Return the sum over blocks of what belongs to spectra (F, 2 M, I), in the shape of `x`."""
+    before = cut.n - cut.length
+    whole = x.new_zeros(before + cut.count * cut.length, x.shape[1] * x.shape[2])
+    rows = spectra.view(-1, cut.count, x.shape[1] * x.shape[2])
+    for j in range(cut.count):
+        whole[j * cut.length :][: cut.n].addmm_(tables.back, rows[:, j])
+    return whole[before : before + len(x)].view(x.shape)
+
+
+def _groups(kernel: Tensor, cut: Blocks) -> list[slice]:
+    """Return slices of the outputs whose spectra are not too large."""
+    n_outputs, n_inputs, _ = kernel.shape
+    limit = _GROUP_BYTES.get(kernel.device.type, _GROUP_BYTES_ELSEWHERE)
+    each = 2 * (cut.n // 2 + 1) * n_inputs * kernel.element_size()
+    n_groups = math.ceil(n_outputs / max(_LEAST_GROUP, limit // each))
+    size = math.ceil(n_outputs / n_groups)
+    return [slice(start, min(n_outputs, start + size)) for start in range(0, n_outputs, size)]
+
+
+def _spectrum(kernel: Tensor, tables: _Tables) -> Tensor:
+    """Return real and imaginary part of the spectrum of a kernel (O, I, D), shape (2, F, O, I)."""
+    n_outputs, n_inputs, n_lags = kernel.shape
+    return torch.mm(tables.from_kernel, kernel.reshape(-1, n_lags).T).view(2, -1, n_outputs, n_inputs)
+
+
+class _Tables(NamedTuple):
+    """Cosines and sines that lead from time to frequency and back; a row of F each, or (plane, F), or (F, plane)."""
+
+    from_input: Tensor  # (F * 3, n): -imag, real, imag
+    from_grad: Tensor  # (F * 3, length): real, imag, -real; of a block that lies behind n - length zeros
+    from_kernel: Tensor  # (2 * F, D): real, imag
+    to_output: Tensor  # (length, F * 2): the steps behind the overlap
+    to_kernel: Tensor  # (2 * F, D)
+    back: Tensor  # (n, F * 2)
 
 
 @lru_cache(maxsize=16)
-def _table(n: int, n_lags: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return cosines and minus sines of all frequencies at all lags, shape (2 F, D)."""
-    turns = torch.arange(n // 2 + 1)[:, None] * torch.arange(n_lags)[None] % n
+def _tables(n: int, n_lags: int, dtype: torch.dtype, device: torch.device) -> _Tables:
+    turns = torch.arange(n // 2 + 1)[:, None] * torch.arange(n)[None] % n
     angle = 2 * math.pi / n * turns.double()
-    return torch.cat([angle.cos(), -angle.sin()]).to(device, dtype)
+    real, imag = angle.cos(), -angle.sin()
+    # Every frequency but the first and the last stands for itself and its mirror image.
+    count = torch.full((n // 2 + 1, 1), 2.0 / n, dtype=torch.double)
+    count[0] = count[-1] = 1 / n
 
+    def rows(planes: list[Tensor], axis: int, steps: slice) -> Tensor:
+        whole = torch.stack(planes, axis).flatten(0, 1)[:, steps]
+        return whole.to(device, dtype).contiguous()
 
-def _transform(kernel: Tensor, n: int) -> Tensor:
-    """Return the spectrum over n points of a kernel (O, I, D), shape (F, O, I)."""
-    if kernel.shape[-1] > _LONGEST_BY_MATRIX:
-        return torch.fft.rfft(kernel, n=n).permute(2, 0, 1)
-    table = _table(n, kernel.shape[-1], kernel.dtype, kernel.device)
-    # Lags first: a product with rows that are long and side by side is twice as fast.
-    rows = kernel.flatten(0, 1).T.contiguous()
-    return torch.complex(*(table @ rows).view(2, n // 2 + 1, *kernel.shape[:2]))
-
-
-def _inverse(spectrum: Tensor, n: int, n_lags: int) -> Tensor:
-    """Return the first `n_lags` of the n points that belong to a spectrum (F, O, I), shape (O, I, D)."""
-    if n_lags > _LONGEST_BY_MATRIX:
-        return torch.fft.irfft(spectrum, n=n, dim=0)[:n_lags].permute(1, 2, 0)
-    # Every frequency but the first, and the last of an even length, stands for itself and its mirror image.
-    count = torch.full((n // 2 + 1, 1), 2.0 / n, dtype=spectrum.real.dtype, device=spectrum.device)
-    count[0] = 1 / n
-    if n % 2 == 0:
-        count[-1] = 1 / n
-    table = _table(n, n_lags, spectrum.real.dtype, spectrum.device).view(2, -1, n_lags) * count
-    flat = spectrum.flatten(1)
-    rows = torch.addmm(table[0].T @ flat.real, table[1].T, flat.imag)
-    return rows.T.view(*spectrum.shape[1:], n_lags)
+    everything, lags, after = slice(None), slice(0, n_lags), slice(n_lags - 1, None)
+    return _Tables(
+        from_input=rows([-imag, real, imag], 1, everything),
+        from_grad=rows([real, imag, -real], 1, after),
+        from_kernel=rows([real, imag], 0, lags),
+        to_output=rows([count * real, count * imag], 1, after).T.contiguous(),
+        to_kernel=rows([count * real, count * imag], 0, lags),
+        back=rows([count * real, count * imag], 1, everything).T.contiguous(),
+    )

@@ -29,8 +29,8 @@ PATHS = {
 calls: Counter[str] = Counter()
 
 _SYNCED = ("cpu",)  # where reading a number off a tensor does not make anyone wait
-# Measured on 2 cores: a multiply-add of the shifted rows takes as long as so many of a matrix product.
-_ROW_COST = 0.3
+# Measured on 2 cores: a multiply-add of the shifted rows takes as long as so many of `fourier.blocks`.
+_ROW_COST = 0.35
 # Below this share of entries that are not zero, going through the events is quicker than shifting rows.
 _EVENT_DENSITY = 0.02
 # From so many lags on, transforms beat the convolution on a GPU (estimated from operation counts, not measured).
@@ -119,9 +119,8 @@ def choose_path(
     n_steps, n_batch = x.shape[:2]
     width = window(delay.detach()[:1, :1], _widest(sigma, kernel), max_delay, kernel)[1]
     lags = min(max_delay, max(n_steps, 1))
-    frequencies = (n_steps + lags) // 2
     by_rows = _ROW_COST * width * n_steps * n_batch
-    by_fft = 2 * frequencies * lags + 4 * frequencies * n_batch
+    by_fft = fourier.blocks(max(n_steps, 1), max(n_batch, 1), lags).cost
     if by_rows <= by_fft:
         return Choice("banded", f"{width} of {max_delay} taps a kernel matter")
     return Choice("fft", f"{width} of {max_delay} taps a kernel matter")
