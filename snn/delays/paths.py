@@ -240,14 +240,21 @@ def _check_shapes(x: Tensor, weight: Tensor, delay: Tensor) -> None:
 
 
 def dense_kernel(
-    weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
+    weight: Tensor,
+    delay: Tensor,
+    sigma: Tensor,
+    max_delay: int,
+    kernel: str,
+    round_delays: bool,
+    n_lags: int | None = None,
 ) -> Tensor:
-    """Return the kernel of each connection at all lags, shape (O, I, D)."""
+    """Return the kernel of each connection at its first `n_lags` lags, by default all D: shape (O, I, n_lags)."""
     if not round_delays:
-        return taps(weight, delay, sigma, 0, max_delay, max_delay, kernel).sum(2)
+        each = taps(weight, delay, sigma, 0, max_delay, max_delay, kernel, kept=n_lags)
+        return each.squeeze(2) if each.shape[2] == 1 else each.sum(2)
     lags = rounded(delay, max_delay).long().expand_as(weight)
     zeros = weight.new_zeros((*weight.shape[:2], max_delay))
-    return zeros.scatter_add(2, lags, weight)
+    return zeros.scatter_add(2, lags, weight)[..., :n_lags]
 
 
 def _dense(
@@ -255,7 +262,7 @@ def _dense(
 ) -> Tensor:
     if 0 in x.shape:
         return _nothing(x, weight)
-    kernels = dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays)[..., : x.shape[0]]
+    kernels = dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays, len(x))
     padded = F.pad(x.to(weight.dtype).permute(1, 2, 0), (kernels.shape[-1] - 1, 0))
     return F.conv1d(padded, kernels.flip(-1)).permute(2, 0, 1).contiguous()
 
@@ -263,7 +270,8 @@ def _dense(
 def _fft(
     x: Tensor, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
 ) -> Tensor:
-    return fourier.convolve(x, dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays))
+    # Later lags come from before the sequence; none are asked for where there is no step.
+    return fourier.convolve(x, dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays, max(len(x), 1)))
 
 
 def _banded(

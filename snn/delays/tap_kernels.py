@@ -66,26 +66,32 @@ def _bumps(row, first, delay, sigma, gauss):
 @cache
 def _forward_kernel(dtype: type, gauss: bool) -> Any:
     def kernel(context):
-        c = carray(context, 11)
-        n, n_taps, sigma_step, start_step = c[2], c[3], c[4], c[5]
+        c = carray(context, 12)
+        n, n_kept, n_taps, sigma_step, start_step = c[2], c[3], c[4], c[5], c[6]
         low, high = my_range(c[0], c[1], _BLOCK)
-        weight = carray(address(c[6]), (n,), dtype)
-        delay = carray(address(c[7]), (n,), dtype)
-        sigma = carray(address(c[8]), (1 + (n - 1) * sigma_step,), dtype)
-        starts = carray(address(c[9]), (1 + (n - 1) * start_step,), np.int32)
-        out = carray(address(c[10]), (n, n_taps), dtype)
+        weight = carray(address(c[7]), (n,), dtype)
+        delay = carray(address(c[8]), (n,), dtype)
+        sigma = carray(address(c[9]), (1 + (n - 1) * sigma_step,), dtype)
+        starts = carray(address(c[10]), (1 + (n - 1) * start_step,), np.int32)
+        out = carray(address(c[11]), (n, n_kept), dtype)
         row = np.empty(n_taps)
         for s in range(low, high):
             total = _bumps(row, starts[s * start_step], float(delay[s]), float(sigma[s * sigma_step]), gauss)
             scale = weight[s] / (total + _EPS)
-            for k in range(n_taps):
+            for k in range(n_kept):
                 out[s, k] = scale * row[k]
 
     return compile_kernel(kernel)
 
 
 def forward(
-    weight: np.ndarray, delay: np.ndarray, sigma: np.ndarray, starts: np.ndarray, out: np.ndarray, gauss: bool
+    weight: np.ndarray,
+    delay: np.ndarray,
+    sigma: np.ndarray,
+    starts: np.ndarray,
+    out: np.ndarray,
+    n_taps: int,
+    gauss: bool,
 ) -> None:
     """Write ``weight * k`` of each synapse.
 
@@ -95,29 +101,32 @@ def forward(
     sigma : ndarray, shape (S,) or (1,)
     starts : ndarray of int32, shape (S,) or (1,)
         First lag of each window.
-    out : ndarray, shape (S, W)
+    out : ndarray, shape (S, at most W)
+        The first taps of each window.
+    n_taps : int
+        W: all taps count in the sum that a bump is divided by.
     gauss : bool
         Gaussian, or else triangle.
     """
     steps = (int(len(sigma) > 1), int(len(starts) > 1))
-    context = (*out.shape, *steps, weight, delay, sigma, starts, out)
-    run(_forward_kernel(out.dtype.type, gauss), len(out), _BLOCK, out.size, context)
+    context = (*out.shape, n_taps, *steps, weight, delay, sigma, starts, out)
+    run(_forward_kernel(out.dtype.type, gauss), len(out), _BLOCK, len(out) * n_taps, context)
 
 
 @cache
 def _backward_kernel(dtype: type, gauss: bool) -> Any:
     def kernel(context):
-        c = carray(context, 14)
-        n, n_taps, sigma_step, start_step = c[2], c[3], c[4], c[5]
+        c = carray(context, 15)
+        n, n_kept, n_taps, sigma_step, start_step = c[2], c[3], c[4], c[5], c[6]
         low, high = my_range(c[0], c[1], _BLOCK)
-        weight = carray(address(c[6]), (n,), dtype)
-        delay = carray(address(c[7]), (n,), dtype)
-        sigma = carray(address(c[8]), (1 + (n - 1) * sigma_step,), dtype)
-        starts = carray(address(c[9]), (1 + (n - 1) * start_step,), np.int32)
-        grads = carray(address(c[10]), (n, n_taps), dtype)
-        to_weight = carray(address(c[11]), (n,), dtype)
-        to_delay = carray(address(c[12]), (n,), dtype)
-        to_sigma = carray(address(c[13]), (n,), dtype)
+        weight = carray(address(c[7]), (n,), dtype)
+        delay = carray(address(c[8]), (n,), dtype)
+        sigma = carray(address(c[9]), (1 + (n - 1) * sigma_step,), dtype)
+        starts = carray(address(c[10]), (1 + (n - 1) * start_step,), np.int32)
+        grads = carray(address(c[11]), (n, n_kept), dtype)
+        to_weight = carray(address(c[12]), (n,), dtype)
+        to_delay = carray(address(c[13]), (n,), dtype)
+        to_sigma = carray(address(c[14]), (n,), dtype)
         row = np.empty(n_taps)
         for s in range(low, high):
             first, d, width = starts[s * start_step], float(delay[s]), float(sigma[s * sigma_step])
@@ -126,7 +135,7 @@ def _backward_kernel(dtype: type, gauss: bool) -> Any:
             # Sums of the bump and of its derivatives, alone and with the gradient: g is the gradient's.
             g_bump, g_delay, g_sigma, sum_delay, sum_sigma = 0.0, 0.0, 0.0, 0.0, 0.0
             for k in range(n_taps):
-                e, g, distance = row[k], float(grads[s, k]), first + k - d
+                e, g, distance = row[k], float(grads[s, k]) if k < n_kept else 0.0, first + k - d
                 if gauss:
                     by_delay = e * distance * narrow * narrow
                     by_sigma = by_delay * distance * narrow
@@ -155,9 +164,10 @@ def backward(
     starts: np.ndarray,
     grads: np.ndarray,
     results: tuple[np.ndarray, np.ndarray, np.ndarray],
+    n_taps: int,
     gauss: bool,
 ) -> None:
-    """Write the gradients of weight, delay and sigma, each (S,), from those of the taps, (S, W); see `forward`."""
+    """Write the gradients of weight, delay and sigma, each (S,), from those of the taps that were kept."""
     steps = (int(len(sigma) > 1), int(len(starts) > 1))
-    context = (*grads.shape, *steps, weight, delay, sigma, starts, grads, *results)
-    run(_backward_kernel(grads.dtype.type, gauss), len(grads), _BLOCK, grads.size, context)
+    context = (*grads.shape, n_taps, *steps, weight, delay, sigma, starts, grads, *results)
+    run(_backward_kernel(grads.dtype.type, gauss), len(grads), _BLOCK, len(grads) * n_taps, context)

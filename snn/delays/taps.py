@@ -187,19 +187,19 @@ class _Taps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, delay: Tensor, sigma: Tensor, start: Tensor | int, width: int, shape: str
+        ctx: Any, weight: Tensor, delay: Tensor, sigma: Tensor, start: Tensor | int, width: int, kept: int, shape: str
     ) -> Tensor:
         ctx.save_for_backward(weight, delay, sigma)
         ctx.window, ctx.shape = (start, width), shape
         if _compiled(weight, delay, sigma):
             from snn.delays import tap_kernels
 
-            out = weight.new_empty((*weight.shape, width))
-            tap_kernels.forward(*_arrays(weight, delay, sigma, start), _rows(out), shape == "gauss")
+            out = weight.new_empty((*weight.shape, kept))
+            tap_kernels.forward(*_arrays(weight, delay, sigma, start), _rows(out), width, shape == "gauss")
             return out
         at, broad = delay[..., None], sigma[..., None] if sigma.ndim else sigma
         bump = SHAPES[shape].bump(_lags(start, width, at) - at, broad)
-        return bump * (weight / (bump.sum(-1) + _EPS))[..., None]
+        return bump[..., :kept] * (weight / (bump.sum(-1) + _EPS))[..., None]
 
     @staticmethod
     @once_differentiable
@@ -213,10 +213,11 @@ class _Taps(torch.autograd.Function):
             grads = [weight.new_empty(weight.shape) for _ in range(3)]
             results = tuple(g.view(-1).numpy() for g in grads)
             arrays = _arrays(weight, delay, sigma, start)
-            tap_kernels.backward(*arrays, _rows(grad.contiguous()), results, ctx.shape == "gauss")
+            tap_kernels.backward(*arrays, _rows(grad.contiguous()), results, width, ctx.shape == "gauss")
             grads[2] = grads[2].sum_to_size(sigma.shape)
-            return (*(g if need else None for g, need in zip(grads, needs, strict=False)), None, None, None)
+            return (*(g if need else None for g, need in zip(grads, needs, strict=False)), None, None, None, None)
         shape = SHAPES[ctx.shape]
+        grad = F.pad(grad, (0, width - grad.shape[-1]))
         at, broad = delay[..., None], sigma[..., None] if sigma.ndim else sigma
         distance = _lags(start, width, at) - at
         bump = shape.bump(distance, broad)
@@ -230,7 +231,7 @@ class _Taps(torch.autograd.Function):
                     change = slope * bump if shape.relative else slope
                     through = (grad * change).sum(-1) - grad_weight * change.sum(-1)
                     grads[index] = (through * weight / total).sum_to_size((delay, sigma)[index - 1].shape)
-        return (*grads, None, None, None)
+        return (*grads, None, None, None, None)
 
 
 def _compiled(weight: Tensor, delay: Tensor, sigma: Tensor) -> bool:
@@ -257,9 +258,18 @@ def _rows(taps: Tensor) -> np.ndarray:
 
 
 def taps(
-    weight: Tensor, delay: Tensor, sigma: Tensor, start: Tensor | int, width: int, max_delay: int, shape: str
+    weight: Tensor,
+    delay: Tensor,
+    sigma: Tensor,
+    start: Tensor | int,
+    width: int,
+    max_delay: int,
+    shape: str,
+    *,
+    kept: int | None = None,
 ) -> Tensor:
-    """Return ``weight * k`` at lags start..start + width - 1, shape (*S, W), as `reference_taps` does."""
+    """Return the first `kept` lags, by default all, of what `reference_taps` returns: shape (*S, kept)."""
+    kept = width if kept is None else min(kept, width)
     if shape == "linear":
-        return reference_taps(weight, delay, sigma, start, width, max_delay, shape)
-    return _Taps.apply(weight, delay, sigma, start, width, shape)
+        return reference_taps(weight, delay, sigma, start, width, max_delay, shape)[..., :kept]
+    return _Taps.apply(weight, delay, sigma, start, width, kept, shape)

@@ -31,6 +31,26 @@ def widths_for(kernel, sigma):
 
 
 @pytest.mark.parametrize("kernel", SHAPES)
+@pytest.mark.parametrize("share", [False, True])  # shared delays take the way without compiled kernels
+def test_the_first_lags_alone_are_those_of_all(generator, kernel, share):
+    weight, delay, sigma = draw(generator, delay_shape=(1, 3, 2) if share else None, sigma=(1.0, 3.0))
+    leaves = [t.requires_grad_() for t in (weight, delay, sigma)]
+    few = taps(*leaves, 0, D, D, kernel, kept=5)
+    want = reference_taps(*leaves, 0, D, D, kernel)[..., :5]
+    close(few, want)
+    grad = torch.randn(few.shape, generator=generator, dtype=few.dtype)
+    for ours, theirs in zip(
+        torch.autograd.grad(few, leaves, grad, allow_unused=True),
+        torch.autograd.grad(want, leaves, grad, allow_unused=True),
+        strict=True,
+    ):
+        if theirs is None:
+            assert ours is None
+        else:
+            close(ours, theirs)
+
+
+@pytest.mark.parametrize("kernel", SHAPES)
 @pytest.mark.parametrize("max_delay", [1, 2, 9, 40])
 def test_taps_sum_to_the_weight(generator, kernel, max_delay):
     weight, delay, sigma = draw(generator, max_delay=max_delay)
