@@ -2,10 +2,11 @@
 
 Recordings of the Free Spoken Digit Dataset go through a cochlea (`neuroloaders.load_fsdd`). Three networks with the
 same number of trainable parameters learn from the spikes: one whose synapses learn their delays (Hammouamri et al.,
-ICLR 2024), one with random delays that stay, one without. On the official split, and with each speaker held out.
+ICLR 2024), one with random delays that stay, one without. Networks are small: one hidden layer, where what a delay
+adds cannot be had from more neurons. On the official split, and with each speaker held out.
 
-    python examples/snn_delays.py                                  # everything: 90 minutes on two CPU cores
-    python examples/snn_delays.py --splits takes --seeds 0         # one split, one seed: five minutes
+    python examples/snn_delays.py                                  # everything: 30 minutes on two CPU cores
+    python examples/snn_delays.py --splits takes --seeds 0         # one split, one seed: three minutes
     python examples/snn_delays.py --fake --epochs 4 --seeds 0      # made-up spikes: does it run?
 
 A run that was stopped goes on with the same command.
@@ -26,17 +27,28 @@ import torch
 import tyro
 
 import snn
-from neuroloaders import ComposeEvents, DropEvents, SpikeLoader, SpikeSet, TimeStretch, UnitShift, load_fsdd
+from neuroloaders import (
+    CochleaConfig,
+    ComposeEvents,
+    DropEvents,
+    SpikeLoader,
+    SpikeSet,
+    TimeStretch,
+    UnitShift,
+    load_fsdd,
+)
 from neuroloaders.runs import atomic_write
 from snn import experiment
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo")
 TAKES = "takes"
-# Chosen on validation data: takes of the official training set, and two speakers held out of the others than theo.
+# Chosen on voices that the network had not heard, with two of george, jackson, lucas and nicolas held out in turn, and
+# by the accuracy of learned and of fixed delays together. Nothing was chosen on theo, nor on the official test set.
 DT_MS, N_BINS, MAX_DELAY, TAIL = 10.0, 80, 25, 12
-TAU, DROPOUT, LR, DELAY_LR, WEIGHT_DECAY = 2.0, 0.2, 5e-3, 0.1, 1e-5
-BATCH_SIZE, HIDDEN = 64, 128
-AUGMENT = ComposeEvents([TimeStretch(1.2), UnitShift(6), DropEvents(0.1)])
+TAU, DROPOUT, LR, DELAY_LR, WEIGHT_DECAY = 2.0, 0.2, 5e-3, 0.1, 1e-3
+BATCH_SIZE = 64
+COCHLEA = CochleaConfig(emphasis_hz=500.0)  # a recording's spectrum falls off: lift what is above
+AUGMENT = ComposeEvents([TimeStretch(1.2), UnitShift(4), DropEvents(0.1)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,8 @@ class Config:
         Kinds of networks.
     seeds
         Of initial weights and delays, order, dropout and augmentation.
+    hidden
+        Neurons of the network with learned delays; the others get as many as make the same number of parameters.
     epochs
         Passes over the training set. The last epoch is what is tested: nothing is selected.
     jobs
@@ -67,6 +81,7 @@ class Config:
     splits: tuple[str, ...] = (TAKES, *SPEAKERS)
     delays: tuple[str, ...] = ("learned", "fixed", "none")
     seeds: tuple[int, ...] = (0, 1, 2)
+    hidden: int = 64
     epochs: int = 48
     jobs: int = 2
     fake: bool = False
@@ -76,15 +91,21 @@ class Config:
 
 # %%
 def n_trainable(hidden: int, n_inputs: int, n_classes: int, delays: str) -> int:
-    """Return how many parameters a network of two hidden layers has."""
-    synapses = n_inputs * hidden + hidden * hidden + hidden * n_classes
-    return synapses * (2 if delays == "learned" else 1) + 4 * hidden
+    """Return how many parameters a network of one hidden layer has."""
+    synapses = n_inputs * hidden + hidden * n_classes
+    return synapses * (2 if delays == "learned" else 1) + 2 * hidden
 
 
-def hidden_size(n_inputs: int, n_classes: int, delays: str) -> int:
+def sizes(spikes: SpikeSet) -> tuple[int, int]:
+    """Return how many units and classes there are."""
+    # A function of its own: one that says both `torch` and `.classes` cannot be sent to another process.
+    return spikes.n_units, len(spikes.classes)
+
+
+def hidden_size(learned: int, n_inputs: int, n_classes: int, delays: str) -> int:
     """Return how wide a network must be to have as many parameters as the one with learned delays."""
-    wanted = n_trainable(HIDDEN, n_inputs, n_classes, "learned")
-    return min(range(1, 4 * HIDDEN), key=lambda size: abs(n_trainable(size, n_inputs, n_classes, delays) - wanted))
+    wanted = n_trainable(learned, n_inputs, n_classes, "learned")
+    return min(range(1, 4 * learned), key=lambda size: abs(n_trainable(size, n_inputs, n_classes, delays) - wanted))
 
 
 def load(split: str, fake: bool) -> tuple[SpikeSet, SpikeSet, SpikeSet]:
@@ -92,8 +113,8 @@ def load(split: str, fake: bool) -> tuple[SpikeSet, SpikeSet, SpikeSet]:
     if fake:
         return tuple(made_up(part) for part in ("train", "valid", "test"))
     if split == TAKES:
-        return load_fsdd(progress=False)
-    return load_fsdd(protocol="speaker", test_speaker=split, progress=False)
+        return load_fsdd(config=COCHLEA, progress=False)
+    return load_fsdd(protocol="speaker", test_speaker=split, config=COCHLEA, progress=False)
 
 
 def made_up(split: str) -> SpikeSet:
@@ -125,7 +146,7 @@ def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
     train, valid, test = load(split, config.fake)
-    n_classes = len(train.classes)
+    n_inputs, n_classes = sizes(train)
 
     def loader(spikes: SpikeSet, *, learn: bool = False) -> SpikeLoader:
         return SpikeLoader(
@@ -139,16 +160,17 @@ def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
             generator=torch.Generator().manual_seed(seed),
         )
 
-    hidden = hidden_size(train.n_units, n_classes, delays)
+    hidden = hidden_size(config.hidden, n_inputs, n_classes, delays)
     net = snn.models.delay_mlp(
-        train.n_units,
+        n_inputs,
         n_classes,
-        hidden=(hidden, hidden),
+        hidden=(hidden,),
         max_delay=MAX_DELAY,
         delays=delays,
         tau=TAU,
         surrogate=snn.Surrogate(name="atan", alpha=5.0),
         dropout=DROPOUT,
+        readout="max",
         tail_steps=TAIL,
         dt_ms=DT_MS,
         generator=torch.Generator().manual_seed(seed),
@@ -280,7 +302,7 @@ def show(config: Config, rows: Sequence[dict]) -> None:
     print(
         "Mean and standard deviation over seeds; chance is one in the number of classes. Sizes (trainable parameters):"
     )
-    print(", ".join(f"{kind} 2 x {hidden} ({count})" for kind, (hidden, count) in sizes.items()) + ".\n")
+    print(", ".join(f"{kind} {hidden} hidden neurons ({count})" for kind, (hidden, count) in sizes.items()) + ".\n")
     print(f"Written: {config.out / experiment.FIGURES / 'accuracy.png'}, {config.out / experiment.TABLE}")
     python = os.path.relpath(sys.executable)
     print("Next:")
