@@ -138,7 +138,7 @@ layer = snn.DelayLinear(140, 256, max_delay=25).eval()
 x = (torch.rand(100, 32, 140, generator=torch.Generator().manual_seed(0)) < 0.05).float()
 with torch.no_grad():
     results = {}
-    for backend in ("dense", "fft", "discrete", "event"):
+    for backend in ("dense", "fft", "discrete", "packed", "event"):
         layer.backend = backend
         layer(x)
         start = time.perf_counter()

@@ -18,7 +18,7 @@ from numba import carray
 
 from snn.kernels.threads import address, compile_kernel, my_range, run
 
-__all__ = ["accumulate", "correlate", "pack", "scatter_events", "unpack"]
+__all__ = ["accumulate", "correlate", "pack", "unpack"]
 
 # Outputs that share the inputs in cache, and numbers of a row that are worked on at a time.
 _OUTPUTS = 4
@@ -192,57 +192,3 @@ def correlate(source: np.ndarray, grads: np.ndarray, offsets: np.ndarray, out: n
     sizes = (n_rows, n_entries, size, source.shape[1], n_groups)
     context = (*sizes, source, grads, offsets, out, 0)
     run(_correlate_kernel(out.dtype.type), -(-n_rows // _OUTPUTS), 1, grads.size * n_entries // 8, context)
-
-
-@cache
-def _events_kernel(dtype: type) -> Any:
-    def kernel(context):
-        c = carray(context, 15)
-        n_rows, n_inputs, n_taps, n_steps, n_batch, n_events = c[2], c[3], c[4], c[5], c[6], c[7]
-        start, stop = my_range(c[0], c[1], 1)
-        first = carray(address(c[8]), (n_batch * n_inputs + 1,), np.int64)
-        times = carray(address(c[9]), (n_events,), np.int32)
-        values = carray(address(c[10]), (n_events,), dtype)
-        weights = carray(address(c[11]), (n_rows, n_inputs, n_taps), dtype)
-        lags = carray(address(c[12]), (n_rows, n_inputs, n_taps), np.int32)
-        out = carray(address(c[13]), (n_batch * n_rows, n_steps), dtype)
-        for r in range(start, stop):
-            b, o = r // n_rows, r % n_rows
-            row = out[r]
-            for t in range(n_steps):
-                row[t] = 0
-            for i in range(n_inputs):
-                low, high = first[b * n_inputs + i], first[b * n_inputs + i + 1]
-                if low == high:
-                    continue
-                for k in range(n_taps):
-                    w, lag = weights[o, i, k], lags[o, i, k]
-                    for e in range(low, high):
-                        t = times[e] + lag
-                        if t < n_steps:
-                            row[t] += w * values[e]
-
-    return compile_kernel(kernel, fastmath={"contract"})
-
-
-def scatter_events(
-    first: np.ndarray, times: np.ndarray, values: np.ndarray, weights: np.ndarray, lags: np.ndarray, out: np.ndarray
-) -> None:
-    """Let each event arrive after its delays: ``out[b, o, times[e] + lags[o, i, k]] += weights[o, i, k] * values[e]``.
-
-    Parameters
-    ----------
-    first : ndarray of int64, shape (B * I + 1,)
-        Events of input i of sample b are ``first[b * I + i]:first[b * I + i + 1]``.
-    times : ndarray of int32, shape (n_events,)
-    values : ndarray, shape (n_events,)
-    weights, lags : ndarray, shape (O, I, K); lags of int32
-    out : ndarray, shape (B, O, T)
-        What would arrive after the last step is left out.
-    """
-    n_batch, n_rows, n_steps = out.shape
-    _, n_inputs, n_taps = lags.shape
-    sizes = (n_rows, n_inputs, n_taps, n_steps, n_batch, len(times))
-    work = n_rows * (len(times) + n_batch * n_inputs) * n_taps
-    context = (*sizes, first, times, values, weights, lags, out, 0)
-    run(_events_kernel(out.dtype.type), n_batch * n_rows, 1, work, context)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from neuroloaders.checks import check_int, check_option, invalid
 from snn.delays import fourier
 from snn.delays.taps import SHAPES, rounded, taps, window
 
+if TYPE_CHECKING:
+    from snn.delays.census import Census
+
 __all__ = ["PATHS", "Choice", "calls", "choose_path", "delay_linear"]
 
 PATHS = {
@@ -23,6 +26,7 @@ PATHS = {
     "fft": "all lags at once in the frequency domain; any device; long or wide kernels",
     "separable": "delays shared per axon or dendrite: a shift of each channel and a matrix product; any device",
     "discrete": "whole-step delays, one tap each, as shifted rows; CPU",
+    "packed": "whole-step delays of inputs that are 0 or 1, as bits of words; CPU, no gradients",
     "event": "whole-step delays, with work for the spikes only; CPU, no gradients",
 }
 # How often each path ran in this process.
@@ -31,8 +35,10 @@ calls: Counter[str] = Counter()
 _SYNCED = ("cpu",)  # where reading a number off a tensor does not make anyone wait
 # Measured on 2 cores: a multiply-add of the shifted rows takes as long as so many of `fourier.blocks`.
 _ROW_COST = 0.35
-# Below this share of entries that are not zero, going through the events is quicker than shifting rows.
-_EVENT_DENSITY = 0.02
+# Below these shares of entries that are not zero, going through the events is quicker than all steps: as shifted rows,
+# and as bits.
+_EVENT_DENSITY = 0.03
+_EVENT_DENSITY_OF_BITS = 0.01
 # From so many lags on, transforms beat the convolution on a GPU (estimated from operation counts, not measured).
 _LONG_ON_GPU = 64
 
@@ -89,18 +95,20 @@ def choose_path(
     shared = delay.shape[0] == 1 or delay.shape[1] == 1
     if backend != "auto":
         check_option("backend", backend, ["auto", *PATHS])
-        on_cpu = backend in ("banded", "discrete", "event")
+        on_cpu = backend in ("banded", "discrete", "packed", "event")
         if on_cpu and x.device.type != "cpu":
             raise invalid("backend", f"run on the device of `x`, {x.device}", repr(backend), "Use 'auto'.")
         if on_cpu and torch.compiler.is_compiling():
             raise invalid("backend", "be one that torch.compile can look into", repr(backend), "Use 'auto' or 'dense'.")
-        if backend in ("discrete", "event") and not round_delays:
+        if backend in ("discrete", "packed", "event") and not round_delays:
             advice = "Call .eval(), or use 'auto', 'dense', 'banded' or 'fft' while delays are learned."
             raise invalid("backend", "compute delays between whole steps", repr(backend), advice)
         if backend == "banded" and round_delays:
             raise invalid("backend", "compute rounded delays", "'banded'", "Use 'discrete', 'auto' or 'dense'.")
         if backend == "separable" and not shared:
             raise invalid("backend", "go with shared delays", "'separable'", "Build with share='axon' or 'dendrite'.")
+        if backend == "packed" and not _look(x).binary:
+            raise invalid("x", "hold nothing but 0 and 1 for the backend 'packed'", "other numbers", "Use 'discrete'.")
         return Choice(backend, "asked for")
     if shared and n_synapses > delay.numel():
         return Choice("separable", "the delays are shared")
@@ -112,9 +120,12 @@ def choose_path(
         return Choice("dense", "torch.compile can look into this one only")
     if round_delays:
         if not torch.is_grad_enabled() and x.numel():
-            density = int(torch.count_nonzero(x)) / x.numel()
-            if density < _EVENT_DENSITY:
-                return Choice("event", f"{density:.1%} of the input are spikes")
+            found = _look(x)
+            packs = found.binary and _packs(x, delay.dtype)
+            if found.density < (_EVENT_DENSITY_OF_BITS if packs else _EVENT_DENSITY):
+                return Choice("event", f"{found.density:.1%} of the input are spikes")
+            if packs:
+                return Choice("packed", "every input is 0 or 1")
         return Choice("discrete", "one tap a synapse")
     n_steps, n_batch = x.shape[:2]
     width = window(delay.detach()[:1, :1], _widest(sigma, kernel), max_delay, kernel)[1]
@@ -124,6 +135,18 @@ def choose_path(
     if by_rows <= by_fft:
         return Choice("banded", f"{width} of {max_delay} taps a kernel matter")
     return Choice("fft", f"{width} of {max_delay} taps a kernel matter")
+
+
+def _look(x: Tensor) -> Census:
+    from snn.delays.census import census
+
+    return census(x)
+
+
+def _packs(x: Tensor, dtype: torch.dtype) -> bool:
+    from snn.delays.packed import fits
+
+    return fits(x.shape[1], torch.promote_types(dtype, torch.float32))
 
 
 def _widest(sigma: Tensor, kernel: str) -> float:
@@ -184,8 +207,8 @@ def delay_linear(
         x, delay, sigma, weight.numel(),
         max_delay=max_delay, kernel=kernel, round_delays=round_delays, backend=backend,
     )  # fmt: skip
-    if choice.path == "event" and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        raise invalid("backend", "give gradients", "'event'", "Use 'discrete', or torch.no_grad().")
+    if choice.path in ("event", "packed") and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        raise invalid("backend", "give gradients", repr(choice.path), "Use 'discrete', or torch.no_grad().")
     calls[choice.path] += 1
     dtype = weight.dtype
     if dtype in (torch.float16, torch.bfloat16) and choice.path != "dense":
@@ -292,10 +315,18 @@ def _discrete(
     return shifted(x, weight, rounded(delay, max_delay).expand(weight.shape))
 
 
+def _packed(
+    x: Tensor, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
+) -> Tensor:
+    from snn.delays.packed import packed
+
+    return packed(x, weight, rounded(delay, max_delay).expand(weight.shape))
+
+
 def _event(
     x: Tensor, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
 ) -> Tensor:
-    from snn.delays.shifts import events
+    from snn.delays.events import events
 
     return events(x, weight, rounded(delay, max_delay).expand(weight.shape))
 
@@ -334,5 +365,6 @@ _RUN = {
     "fft": _fft,
     "separable": _separable,
     "discrete": _discrete,
+    "packed": _packed,
     "event": _event,
 }

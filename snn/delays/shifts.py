@@ -15,7 +15,7 @@ from neuroloaders.checks import invalid
 from snn.delays import numba_kernels, window_kernels
 from snn.kernels.buffers import BufferPool
 
-__all__ = ["events", "shifted", "windowed"]
+__all__ = ["padding", "shifted", "windowed"]
 
 # Vectors of a window, its factors and sums are to fit into the registers.
 _WIDEST_WINDOW = 12
@@ -49,7 +49,7 @@ class _Shifted(torch.autograd.Function):
         if 0 in x.shape or 0 in coefficients.shape:
             ctx.save_for_backward(x.new_empty(0), coefficients, lags)
             return y.zero_()
-        pad, lanes = _padding(lags, n_steps), _lanes(n_batch, coefficients.dtype)
+        pad, lanes = padding(lags, n_steps), _lanes(n_batch, coefficients.dtype)
         rows = _pack(x, coefficients.dtype, pad, 0, lanes)
         offsets = _offsets(lags, pad, n_steps, lanes)
         out = _empty_rows(n_batch, n_outputs, n_steps, lanes, coefficients.dtype)
@@ -71,7 +71,7 @@ class _Shifted(torch.autograd.Function):
         gc = torch.empty_like(coefficients, memory_format=torch.contiguous_format) if need_coefficients else None
         if empty:
             return None if gx is None else gx.zero_(), None if gc is None else gc.zero_(), None
-        pad, lanes = _padding(lags, n_steps), _lanes(n_batch, dtype)
+        pad, lanes = padding(lags, n_steps), _lanes(n_batch, dtype)
         if gc is not None:
             packed = _pack(grad, dtype, 0, 0, lanes)
             offsets = _offsets(lags, pad, n_steps, lanes)
@@ -124,7 +124,7 @@ class _Windowed(torch.autograd.Function):
             ctx.save_for_backward(x.new_empty(0), taps, start)
             return torch.zeros((n_steps, n_batch, n_outputs), dtype=taps.dtype)
         y = _buffers.empty((n_steps, n_batch, n_outputs), taps.dtype)
-        pad = _padding(start, n_steps) + width - 1
+        pad = padding(start, n_steps) + width - 1
         lanes = 64 // taps.dtype.itemsize
         rows = _pack(x, taps.dtype, pad, 0, lanes)
         out = _empty_rows(n_batch, n_outputs, n_steps, lanes, taps.dtype)
@@ -145,7 +145,7 @@ class _Windowed(torch.autograd.Function):
         gt = torch.empty((n_outputs, n_inputs * n_kernels, width), dtype=taps.dtype) if need_taps else None
         if 0 in ctx.x_shape or 0 in taps.shape:
             return None if gx is None else gx.zero_(), None if gt is None else gt.zero_().view(taps.shape), None
-        reach, lanes = _padding(start, n_steps), 64 // taps.dtype.itemsize
+        reach, lanes = padding(start, n_steps), 64 // taps.dtype.itemsize
         pad = reach + width - 1
         if gt is not None:
             packed = _pack(grad, taps.dtype, 0, 0, lanes)
@@ -180,7 +180,7 @@ def _steps(rows: Tensor) -> np.ndarray:
     return rows.view(len(rows), -1, rows.shape[-1]).numpy()
 
 
-def _padding(lags: Tensor, n_steps: int) -> int:
+def padding(lags: Tensor, n_steps: int) -> int:
     """Return how many zeros keep every shift inside its row; what is delayed beyond the end reads zeros only."""
     low, high = (int(bound) for bound in torch.aminmax(lags))
     if low < 0:
@@ -225,28 +225,3 @@ def _flat(rows: Tensor) -> np.ndarray:
 
 def _flat_rows(rows: Tensor) -> np.ndarray:
     return rows.view(*rows.shape[:2], -1).numpy()
-
-
-@torch.no_grad()
-def events(x: Tensor, weight: Tensor, lags: Tensor) -> Tensor:
-    """Do what `shifted` does, with work in proportion to the entries of `x` that are not zero; no gradients."""
-    n_steps, n_batch, n_inputs = x.shape
-    n_outputs = len(weight)
-    out = torch.empty((n_batch, n_outputs, n_steps), dtype=weight.dtype)
-    by_input = x.permute(1, 2, 0).to(weight.dtype).contiguous().view(n_batch * n_inputs, n_steps)
-    where = by_input.nonzero()
-    first = torch.zeros(n_batch * n_inputs + 1, dtype=torch.int64)
-    torch.cumsum(torch.bincount(where[:, 0], minlength=n_batch * n_inputs), 0, out=first[1:])
-    values = by_input[where[:, 0], where[:, 1]]
-    if out.numel() and lags.numel():
-        numba_kernels.scatter_events(
-            first.numpy(),
-            where[:, 1].to(torch.int32).numpy(),
-            values.numpy(),
-            weight.contiguous().numpy(),
-            lags.contiguous().numpy(),
-            out.numpy(),
-        )
-    else:
-        out.zero_()
-    return out.permute(2, 0, 1).contiguous()

@@ -15,15 +15,15 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["LANE_BYTES", "add_window", "sum_window"]
+__all__ = ["INDEX", "LANE_BYTES", "Rows", "add_window", "literals", "sum_window"]
 
 LANE_BYTES = 64
-_INDEX = ir.IntType(64)
+INDEX = ir.IntType(64)
 # A product and the sum it goes into may be rounded once.
 _FUSE = ("contract",)
 
 
-class _Rows:
+class Rows:
     """Vectors at the addresses that an intrinsic got."""
 
     def __init__(self, builder: ir.IRBuilder, bits: int) -> None:
@@ -34,19 +34,24 @@ class _Rows:
         self.align = bits // 8
 
     def pointer(self, address: ir.Value) -> ir.Value:
+        """Return the address, a whole number, as a pointer."""
         return self.builder.inttoptr(address, ir.PointerType())
 
     def at(self, pointer: ir.Value, index: ir.Value) -> ir.Value:
+        """Return where the vector of this index begins."""
         return self.builder.gep(pointer, [index], source_etype=self.vector)
 
     def load(self, pointer: ir.Value, index: ir.Value) -> ir.Value:
+        """Return the vector of this index."""
         return self.builder.load(self.at(pointer, index), typ=self.vector, align=self.align)
 
     def store(self, value: ir.Value, pointer: ir.Value, index: ir.Value) -> None:
+        """Write the vector of this index."""
         self.builder.store(value, self.at(pointer, index), align=self.align)
 
     def number_at(self, pointer: ir.Value, index: int) -> ir.Value:
-        return self.builder.gep(pointer, [_INDEX(index)], source_etype=self.number)
+        """Return where the number of this index is."""
+        return self.builder.gep(pointer, [INDEX(index)], source_etype=self.number)
 
     def spread(self, number: ir.Value) -> ir.Value:
         """Return a vector with `number` in all lanes."""
@@ -56,6 +61,7 @@ class _Rows:
         return self.builder.shuffle_vector(first, empty, mask)
 
     def fused(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """Return ``a * b + c``, which may be rounded once."""
         return self.builder.fadd(self.builder.fmul(a, b, flags=_FUSE), c, flags=_FUSE)
 
     def total(self, value: ir.Value) -> ir.Value:
@@ -71,19 +77,19 @@ class _Rows:
         return self.builder.extract_element(value, ir.IntType(32)(0))
 
 
-def _window_loop(rows: _Rows, source: ir.Value, n_steps: ir.Value, n_taps: int, carried: list, body: Any) -> list:
+def _window_loop(rows: Rows, source: ir.Value, n_steps: ir.Value, n_taps: int, carried: list, body: Any) -> list:
     """Build ``for t in range(n_steps)`` with the window of `source` in registers; return what is carried, at the end.
 
     ``body(t, window, carried)`` gets the vectors of steps t, t - 1, ..., t - W + 1, and returns the new carried values.
     """
     builder = rows.builder
-    before = [rows.load(source, _INDEX(-w)) for w in range(1, n_taps)]
+    before = [rows.load(source, INDEX(-w)) for w in range(1, n_taps)]
     entry = builder.block
     loop, done = builder.append_basic_block("steps"), builder.append_basic_block("done")
     builder.branch(loop)
     builder.position_at_end(loop)
-    t = builder.phi(_INDEX)
-    t.add_incoming(_INDEX(0), entry)
+    t = builder.phi(INDEX)
+    t.add_incoming(INDEX(0), entry)
     window, state = [], []
     for kept, start in [(window, v) for v in before] + [(state, v) for v in carried]:
         phi = builder.phi(start.type)
@@ -91,7 +97,7 @@ def _window_loop(rows: _Rows, source: ir.Value, n_steps: ir.Value, n_taps: int, 
         kept.append(phi)
     newest = rows.load(source, t)
     after = body(t, [newest, *window], state)
-    following = builder.add(t, _INDEX(1))
+    following = builder.add(t, INDEX(1))
     last = builder.block
     t.add_incoming(following, last)
     for phi, value in zip(window, [newest, *window], strict=False):
@@ -103,18 +109,19 @@ def _window_loop(rows: _Rows, source: ir.Value, n_steps: ir.Value, n_taps: int, 
     return after
 
 
-def _literals(*values: Any) -> bool:
+def literals(*values: Any) -> bool:
+    """Return whether numba knows these numbers while it compiles."""
     return all(isinstance(value, types.IntegerLiteral) for value in values)
 
 
 @intrinsic(prefer_literal=True)
 def add_window(typingctx: Any, out: Any, source: Any, taps: Any, n_steps: Any, n_taps: Any, bits: Any) -> Any:
     """``out[t] += sum over w of taps[w] * source[t - w]`` for T >= 1 steps of vectors; addresses as integers."""
-    if not _literals(n_taps, bits):
+    if not literals(n_taps, bits):
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        rows, width = _Rows(builder, bits.literal_value), n_taps.literal_value
+        rows, width = Rows(builder, bits.literal_value), n_taps.literal_value
         out_at, source_at, taps_at = (rows.pointer(address) for address in args[:3])
         factors = [
             rows.spread(builder.load(rows.number_at(taps_at, w), typ=rows.number, align=rows.align))
@@ -138,11 +145,11 @@ def add_window(typingctx: Any, out: Any, source: Any, taps: Any, n_steps: Any, n
 @intrinsic(prefer_literal=True)
 def sum_window(typingctx: Any, out: Any, source: Any, grads: Any, n_steps: Any, n_taps: Any, bits: Any) -> Any:
     """``out[w] += sum over t and lanes of grads[t] * source[t - w]`` for T >= 1 steps of vectors."""
-    if not _literals(n_taps, bits):
+    if not literals(n_taps, bits):
         return None
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        rows, width = _Rows(builder, bits.literal_value), n_taps.literal_value
+        rows, width = Rows(builder, bits.literal_value), n_taps.literal_value
         out_at, source_at, grads_at = (rows.pointer(address) for address in args[:3])
 
         def body(t: ir.Value, window: list, carried: list) -> list:

@@ -126,6 +126,8 @@ def test_whole_step_delays_give_the_same_bits(generator, n_axes):
     for backend in ("auto", "dense", "discrete", "event"):
         layer.backend = backend
         assert torch.equal(layer(x), want), backend
+    layer.backend, spikes = "packed", (x > 0).float()
+    assert torch.equal(layer(spikes), lag_by_lag(layer, spikes))
 
 
 def test_geometry_of_each_axis_is_its_own(generator):

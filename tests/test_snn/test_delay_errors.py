@@ -223,21 +223,28 @@ def test_backends_say_what_they_cannot_do():
     def layer(backend, training, **options):
         return DelayLinear(5, 4, 6, backend=backend, **options).train(training)
 
-    for backend in ("discrete", "event"):
+    for backend in ("discrete", "packed", "event"):
         with pytest.raises(ValueError, match=f"`backend` must compute delays between whole steps, got '{backend}'"):
             layer(backend, True)(X)
     with pytest.raises(ValueError, match=r"`backend` must compute rounded delays, got 'banded'\. Use 'discrete'"):
         layer("banded", False)(X)
     with pytest.raises(ValueError, match=r"`backend` must go with shared delays, got 'separable'\. Build with"):
         layer("separable", True)(X)
-    with pytest.raises(ValueError, match=r"`backend` must give gradients, got 'event'. Use 'discrete', or torch.no_gr"):
-        layer("event", False)(X)
-    frozen = layer("event", False).requires_grad_(False)
-    frozen(X)
-    with pytest.raises(ValueError, match="`backend` must give gradients, got 'event'"):
-        frozen(X.clone().requires_grad_())
+    for backend in ("packed", "event"):
+        message = f"`backend` must give gradients, got '{backend}'. Use 'discrete', or torch.no_gr"
+        with pytest.raises(ValueError, match=message):
+            layer(backend, False)(X)
+        frozen = layer(backend, False).requires_grad_(False)
+        frozen(X)
+        with pytest.raises(ValueError, match=message):
+            frozen(X.clone().requires_grad_())
+    for wrong in (0.5 * X, -X, torch.nan * X):
+        with pytest.raises(ValueError, match="`x` must hold nothing but 0 and 1 for the backend 'packed', got other n"):
+            layer("packed", False).requires_grad_(False)(wrong)
     with pytest.raises(ValueError, match=r"`backend` must run on the device of `x`, meta, got 'banded'\."):
         layer("banded", True).to("meta")(X.to("meta"))
+    with pytest.raises(ValueError, match=r"`backend` must run on the device of `x`, meta, got 'packed'\."):
+        layer("packed", False).to("meta")(X.to("meta"))
 
 
 @pytest.mark.parametrize(("share", "n"), [("axon", (5, 1)), ("dendrite", (1, 4))])

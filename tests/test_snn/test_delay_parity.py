@@ -185,6 +185,8 @@ def test_rounded_delays_are_bit_for_bit_those_of_dcls(generator, length, halves,
     for backend in ("auto", "dense", "discrete", "event"):
         ours.backend = backend
         assert torch.equal(ours(x), want), backend
+    ours.backend, spikes = "packed", (x > 1).float()
+    assert torch.equal(ours(spikes), their_output(theirs, spikes, length))
     ours.backend = "fft"
     torch.testing.assert_close(ours(x), want, rtol=0, atol=1e-5 * float(want.abs().max()))
     state, steps = None, []

@@ -150,6 +150,13 @@ def test_whole_step_delays_give_the_same_bits_everywhere(generator, n_batch, dty
         for backend in ("discrete", "event", "auto"):
             with torch.no_grad():
                 assert torch.equal(delay_linear(x, weight, delay, **options, backend=backend)[0], want), backend
+        bits = (x > 0).to(dtype)
+        with torch.no_grad():
+            plain, *others = (
+                delay_linear(bits, weight, delay, **options, backend=backend)[0]
+                for backend in ("dense", "packed", "discrete", "event", "auto")
+            )
+        assert all(torch.equal(other, plain) for other in others)
         transformed = delay_linear(x, weight, delay, **options, backend="fft")[0]
         if want.numel():  # rounds in proportion to the largest number
             assert (transformed - want).abs().max() <= 8 * torch.finfo(dtype).eps * want.abs().max().clamp(min=1)
@@ -186,16 +193,19 @@ def test_half_precision_input_is_summed_in_the_dtype_of_the_weights(generator, b
     close(grads[2], want_grads[2], "float32 gradient")
 
 
-@pytest.mark.parametrize("backend", ["dense", *PEERS, "discrete", "event"])
+@pytest.mark.parametrize("backend", ["dense", *PEERS, "discrete", "packed", "event"])
 def test_memory_that_is_not_contiguous(generator, backend):
-    rounds = backend in ("discrete", "event")
+    rounds = backend in ("discrete", "packed", "event")
     x = torch.randn(3, I, 20, generator=generator, dtype=torch.float64).permute(2, 0, 1)
+    if backend == "packed":
+        x = (x > 0.5).double().permute(1, 2, 0).contiguous().permute(2, 0, 1)
+        assert not x.is_contiguous()
     weight, delay, sigma = (p.transpose(0, 1).contiguous().transpose(0, 1) for p in draw(generator, 2))
     options = {"max_delay": 9, "backend": backend, "round_delays": rounds}
     plain = [p.contiguous() for p in (x, weight, delay, sigma)]
     with torch.no_grad():
         close(delay_linear(x, weight, delay, sigma, **options)[0], delay_linear(*plain, **options)[0])
-    if backend != "event":
+    if backend not in ("packed", "event"):
         leaves = [p.detach().requires_grad_() for p in (x, weight, delay, sigma)]
         seed = torch.randn(O, 20, 3, generator=generator, dtype=torch.float64).permute(1, 2, 0)
         y, _ = delay_linear(*leaves, **options)
@@ -208,24 +218,23 @@ def test_memory_that_is_not_contiguous(generator, backend):
 # Which one runs
 
 
-def layer_for(path):
-    """Return a layer and the share of spikes in its input, for which "auto" should take `path`."""
-    options = {
-        "banded": {"sigma": 0.3},
-        "fft": {"sigma": 60.0},
-        "separable": {"share": "axon"},
-        "discrete": {},
-        "event": {},
-    }[path]
-    layer = DelayLinear(I, O, 200, **options).train(path not in ("discrete", "event"))
-    return layer, 0.005 if path == "event" else 0.3
+def layer_and_input(path, generator):
+    """Return a layer and an input for which "auto" should take `path`."""
+    options = {"banded": {"sigma": 0.3}, "fft": {"sigma": 60.0}, "separable": {"share": "axon"}}.get(path, {})
+    layer = DelayLinear(I, O, 200, **options).train(path in ("banded", "fft", "separable"))
+    x = spikes(generator, 100, 16, I, dtype=torch.float32, rate=0.005 if path == "event" else 0.3)
+    return layer, 2 * x if path == "discrete" else x
+
+
+def with_masked_additions(monkeypatch, there):
+    monkeypatch.setattr("snn.delays.packed._masked_additions", lambda: there)
 
 
 @pytest.mark.parametrize("path", [p for p in PATHS if p != "dense"])
-def test_auto_takes_each_path_where_it_belongs(generator, path):
+def test_auto_takes_each_path_where_it_belongs(generator, path, monkeypatch):
     """Dense is left out: on the CPU it never wins, and elsewhere it is what "auto" takes."""
-    layer, rate = layer_for(path)
-    x = spikes(generator, 100, 16, I, dtype=torch.float32, rate=rate)
+    with_masked_additions(monkeypatch, True)
+    layer, x = layer_and_input(path, generator)
     with torch.no_grad():
         before = calls.copy()
         y = layer(x)
@@ -235,6 +244,44 @@ def test_auto_takes_each_path_where_it_belongs(generator, path):
         layer.backend = "dense"
         close(y, layer(x))
         assert layer.last_choice == ("dense", "asked for")
+
+
+@pytest.mark.parametrize(
+    ("there", "n_batch", "rate", "path"),
+    [
+        (True, 16, 0.02, "packed"),
+        (False, 16, 0.02, "event"),
+        (False, 16, 0.3, "discrete"),
+        (True, 3, 0.3, "discrete"),
+    ],
+)
+def test_bits_are_taken_where_they_are_quicker(generator, monkeypatch, there, n_batch, rate, path):
+    """Only with masked additions, and not where most samples of a word would be there to fill it."""
+    with_masked_additions(monkeypatch, there)
+    layer = DelayLinear(I, O, 9).eval()
+    with torch.no_grad():
+        layer(spikes(generator, 200, n_batch, I, dtype=torch.float32, rate=rate))
+    assert layer.last_choice.path == path
+
+
+@pytest.mark.parametrize("n_batch", [2, 33])
+def test_bits_of_many_inputs_and_outputs(generator, n_batch):
+    """More outputs than a tile holds, and steps that fill no block; weights are dyadic, so that sums are exact."""
+    weight = torch.randint(-64, 65, (37, 70, 2), generator=generator).float() / 16
+    delay = torch.randint(0, 25, weight.shape, generator=generator).float()
+    x = spikes(generator, 101, n_batch, 70, dtype=torch.float32)
+    options = {"max_delay": 25, "round_delays": True}
+    with torch.no_grad():
+        bits, rows = (delay_linear(x, weight, delay, **options, backend=b)[0] for b in ("packed", "dense"))
+    assert torch.equal(bits, rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_bits_of_spikes_in_half_precision(generator, dtype):
+    layer = DelayLinear(I, O, 9, backend="packed").eval()
+    x = spikes(generator, 30, 16, I, dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(layer(x.to(dtype)), layer(x))
 
 
 def test_events_are_not_taken_where_a_gradient_is_wanted(generator):
@@ -253,8 +300,9 @@ def test_numbers_do_not_depend_on_the_threads(generator):
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
             y, grads = run(x, (weight, delay, sigma), max_delay=40, backend="banded")
-            arrived, _ = delay_linear(x, weight, delay, max_delay=40, round_delays=True, backend="event")
-            found.append([y, *grads, arrived])
+            whole = {"max_delay": 40, "round_delays": True}
+            arrived = [delay_linear(x, weight, delay, **whole, backend=b)[0] for b in ("discrete", "packed", "event")]
+            found.append([y, *grads, *arrived])
     finally:
         torch.set_num_threads(before)
     for one, two in zip(*found, strict=True):
