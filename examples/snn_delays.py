@@ -2,8 +2,8 @@
 
 Recordings of the Free Spoken Digit Dataset go through a cochlea (`neuroloaders.load_fsdd`). Three networks with the
 same number of trainable parameters learn from the spikes: one whose synapses learn their delays (Hammouamri et al.,
-ICLR 2024), one with random delays that stay, one without. Networks are small: one hidden layer, where what a delay
-adds cannot be had from more neurons. On the official split, and with each speaker held out.
+ICLR 2024), one with random delays that stay, one without; the latter two have more neurons for it. On the official
+split, and with each speaker held out. What came out is in `examples/README.md`.
 
     python examples/snn_delays.py                                  # everything: 30 minutes on two CPU cores
     python examples/snn_delays.py --splits takes --seeds 0         # one split, one seed: three minutes
