@@ -2,7 +2,8 @@
 
 Both get the same spikes, weights and delays in one process, each in its own layout: ours [T, B, C], DCLS [B, C, T],
 padded with zeros on the left, which is not timed. They are compared before they are timed, and called in turn. Memory
-is the rise of the peak resident size of a process of its own (Linux).
+is the rise of the peak resident size of a process of its own (Linux), with an allocator that gives back at once what is
+freed: by default that depends on what was allocated before, and the peer's figure varies twofold.
 
     python examples/benchmarks/bench_delays.py
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -155,7 +157,8 @@ def resident_mb(field: str) -> float:
 
 def measure_memory(who: str, sigma: float) -> float:
     command = [sys.executable, __file__, "--memory", who, "--sigma", str(sigma)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    returning = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # of glibc
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=returning).stdout)
 
 
 def main() -> None:

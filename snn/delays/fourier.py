@@ -23,10 +23,11 @@ __all__ = ["Blocks", "blocks", "convolve"]
 
 # Writing a number of a kernel's spectrum and reading it again takes as long as so many multiply-adds (2 cores).
 _MOVE_COST = 25
-# What the spectrum of a group of outputs may take: a cache's worth on a CPU, enough to fill a GPU.
-_GROUP_BYTES = {"cpu": 4 * 2**20}
+# What the spectrum of a group of outputs may take: enough to fill a GPU; on a CPU more is hardly quicker, and costs
+# memory.
+_GROUP_BYTES = {"cpu": 2**20}
 _GROUP_BYTES_ELSEWHERE = 256 * 2**20
-_LEAST_GROUP = 64  # narrower products are slow
+_LEAST_GROUP = 32  # narrower products are slow
 # Longer kernels go in pieces: the product with a table costs as much as lags times frequencies.
 _LONGEST_PIECE = 256
 
@@ -105,13 +106,15 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(x, kernel)
+        # The kernel is needed for the gradient to the input alone, and is the largest of all.
+        ctx.save_for_backward(x, kernel if ctx.needs_input_grad[0] else None)
+        ctx.kernel_shape = kernel.shape
         cut = blocks(*x.shape[:2], kernel.shape[2])
         tables = _tables(cut.n, kernel.shape[2], kernel.dtype, kernel.device)
         signal = _Signal.of(x, cut, tables)
         n_batch, n_inputs = x.shape[1:]
         y = x.new_empty(cut.count, cut.length, n_batch, len(kernel))
-        for group in _groups(kernel, cut):
+        for group in _groups(kernel.shape, x, cut):
             real, imag = _spectrum(kernel[group], tables)
             product = torch.bmm(signal.plain, real.mT).baddbmm_(signal.turned, imag.mT)
             rows = product.view(-1, cut.count, n_batch * (group.stop - group.start))
@@ -124,19 +127,22 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, kernel = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            return _gradients(x, kernel, grad.to(kernel.dtype), *ctx.needs_input_grad)
+            return _gradients(x, kernel, ctx.kernel_shape, grad.to(x.dtype), ctx.needs_input_grad[1])
 
 
-def _gradients(x: Tensor, kernel: Tensor, grad: Tensor, to_x: bool, to_kernel: bool) -> tuple[Tensor | None, ...]:
-    """Return the gradients to the input and to the kernel, where they are wanted."""
+def _gradients(
+    x: Tensor, kernel: Tensor | None, kernel_shape: torch.Size, grad: Tensor, to_kernel: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients to the input, where its kernel is given, and to the kernel, where it is wanted."""
     n_steps, n_batch, n_inputs = x.shape
-    cut = blocks(n_steps, n_batch, kernel.shape[2])
-    tables = _tables(cut.n, kernel.shape[2], kernel.dtype, kernel.device)
+    n_lags = kernel_shape[2]
+    cut = blocks(n_steps, n_batch, n_lags)
+    tables = _tables(cut.n, n_lags, x.dtype, x.device)
     signal = _Signal.of(x, cut, tables) if to_kernel else None
-    gk = torch.empty_like(kernel, memory_format=torch.contiguous_format) if to_kernel else None
+    gk = x.new_empty(kernel_shape) if to_kernel else None
     n_frequencies, half = cut.n // 2 + 1, cut.count * n_batch
-    gx = x.new_zeros(n_frequencies, 2 * half, n_inputs) if to_x else None
-    for group in _groups(kernel, cut):
+    gx = x.new_zeros(n_frequencies, 2 * half, n_inputs) if kernel is not None else None
+    for group in _groups(kernel_shape, x, cut):
         n_outputs = group.stop - group.start
         padded = grad.new_zeros(cut.count * cut.length, n_batch, n_outputs)
         padded[:n_steps] = grad[:, :, group]
@@ -150,7 +156,7 @@ def _gradients(x: Tensor, kernel: Tensor, grad: Tensor, to_x: bool, to_kernel: b
             product = x.new_empty(2, n_frequencies, n_outputs, n_inputs)
             torch.bmm(plain.mT, signal.plain, out=product[0])
             torch.bmm(plain.mT, signal.turned, out=product[1])
-            torch.mm(product.view(2 * n_frequencies, -1).T, tables.to_kernel, out=gk[group].view(-1, kernel.shape[2]))
+            torch.mm(product.view(2 * n_frequencies, -1).T, tables.to_kernel, out=gk[group].view(-1, n_lags))
         if gx is not None:
             real, imag = _spectrum(kernel[group], tables)
             gx.baddbmm_(plain, real).baddbmm_(turned, imag)
@@ -175,12 +181,14 @@ class _Signal(NamedTuple):
     def of(cls, x: Tensor, cut: Blocks, tables: _Tables) -> _Signal:
         n_steps, n_batch, n_inputs = x.shape
         before = cut.n - cut.length
-        padded = x.new_zeros(before + cut.count * cut.length, n_batch * n_inputs)
-        padded[before : before + n_steps] = x.reshape(n_steps, -1)
+        steps = x.reshape(n_steps, -1)
         # Per frequency: minus the imaginary part, real part, imaginary part.
         out = x.new_empty(len(tables.from_input), cut.count, n_batch * n_inputs)
         for j in range(cut.count):
-            torch.mm(tables.from_input, padded[j * cut.length :][: cut.n], out=out[:, j])
+            # Before the first step and behind the last there are only zeros.
+            start = j * cut.length - before
+            first, last = max(start, 0), min(start + cut.n, n_steps)
+            torch.mm(tables.from_input[:, first - start : last - start], steps[first:last], out=out[:, j])
         half = cut.count * n_batch
         planes = out.view(cut.n // 2 + 1, 3 * half, n_inputs)
         return cls(planes[:, half:], planes[:, : 2 * half])
@@ -196,11 +204,11 @@ def _overlapping(spectra: Tensor, x: Tensor, cut: Blocks, tables: _Tables) -> Te
     return whole[before : before + len(x)].view(x.shape)
 
 
-def _groups(kernel: Tensor, cut: Blocks) -> list[slice]:
+def _groups(kernel_shape: torch.Size, x: Tensor, cut: Blocks) -> list[slice]:
     """Return slices of the outputs whose spectra are not too large."""
-    n_outputs, n_inputs, _ = kernel.shape
-    limit = _GROUP_BYTES.get(kernel.device.type, _GROUP_BYTES_ELSEWHERE)
-    each = 2 * (cut.n // 2 + 1) * n_inputs * kernel.element_size()
+    n_outputs, n_inputs, _ = kernel_shape
+    limit = _GROUP_BYTES.get(x.device.type, _GROUP_BYTES_ELSEWHERE)
+    each = 2 * (cut.n // 2 + 1) * n_inputs * x.element_size()
     n_groups = math.ceil(n_outputs / max(_LEAST_GROUP, limit // each))
     size = math.ceil(n_outputs / n_groups)
     return [slice(start, min(n_outputs, start + size)) for start in range(0, n_outputs, size)]
