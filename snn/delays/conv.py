@@ -13,7 +13,8 @@ from torch import Tensor
 
 from neuroloaders.checks import check_int, check_option, invalid
 from snn.delays.base import SHARES, DelayModule
-from snn.delays.paths import Choice, calls, check_delay, check_sigma, delay_linear, dense_kernel
+from snn.delays.lags import dense_kernel
+from snn.delays.paths import Choice, calls, check_delay, check_sigma, delay_linear
 from snn.delays.streaming import DelayState, step
 
 __all__ = ["DelayConv1d", "DelayConv2d"]

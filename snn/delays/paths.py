@@ -13,6 +13,7 @@ from torch import Tensor
 
 from neuroloaders.checks import check_int, check_option, invalid
 from snn.delays import fourier
+from snn.delays.lags import dense_kernel, lag_kernel
 from snn.delays.taps import SHAPES, rounded, taps, window
 
 if TYPE_CHECKING:
@@ -262,24 +263,6 @@ def _check_shapes(x: Tensor, weight: Tensor, delay: Tensor) -> None:
         )
 
 
-def dense_kernel(
-    weight: Tensor,
-    delay: Tensor,
-    sigma: Tensor,
-    max_delay: int,
-    kernel: str,
-    round_delays: bool,
-    n_lags: int | None = None,
-) -> Tensor:
-    """Return the kernel of each connection at its first `n_lags` lags, by default all D: shape (O, I, n_lags)."""
-    if not round_delays:
-        each = taps(weight, delay, sigma, 0, max_delay, max_delay, kernel, kept=n_lags)
-        return each.squeeze(2) if each.shape[2] == 1 else each.sum(2)
-    lags = rounded(delay, max_delay).long().expand_as(weight)
-    zeros = weight.new_zeros((*weight.shape[:2], max_delay))
-    return zeros.scatter_add(2, lags, weight)[..., :n_lags]
-
-
 def _dense(
     x: Tensor, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
 ) -> Tensor:
@@ -294,7 +277,7 @@ def _fft(
     x: Tensor, weight: Tensor, delay: Tensor, sigma: Tensor, max_delay: int, kernel: str, round_delays: bool
 ) -> Tensor:
     # Later lags come from before the sequence; none are asked for where there is no step.
-    return fourier.convolve(x, dense_kernel(weight, delay, sigma, max_delay, kernel, round_delays, max(len(x), 1)))
+    return fourier.convolve(x, lag_kernel(weight, delay, sigma, max_delay, kernel, round_delays, max(len(x), 1)))
 
 
 def _banded(

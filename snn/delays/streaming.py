@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from neuroloaders.checks import invalid
-from snn.delays.paths import check_delay, dense_kernel
+from snn.delays.lags import dense_kernel
+from snn.delays.paths import check_delay
 from snn.delays.taps import rounded
 
 __all__ = ["DelayState", "step"]

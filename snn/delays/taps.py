@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["SHAPES", "TapShape", "reference_taps", "rounded", "taps", "window"]
+__all__ = ["SHAPES", "TapShape", "compiled", "reference_taps", "rounded", "taps", "window"]
 
 # Added to the sum that the bump is divided by, as in the DCLS package, so that results agree to the last digits.
 _EPS = 1e-7
@@ -191,7 +191,7 @@ class _Taps(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, delay, sigma)
         ctx.window, ctx.shape = (start, width), shape
-        if _compiled(weight, delay, sigma):
+        if compiled(weight, delay, sigma):
             from snn.delays import tap_kernels
 
             out = weight.new_empty((*weight.shape, kept))
@@ -207,7 +207,7 @@ class _Taps(torch.autograd.Function):
         weight, delay, sigma = ctx.saved_tensors
         start, width = ctx.window
         needs = ctx.needs_input_grad
-        if _compiled(weight, delay, sigma):
+        if compiled(weight, delay, sigma):
             from snn.delays import tap_kernels
 
             grads = [weight.new_empty(weight.shape) for _ in range(3)]
@@ -234,7 +234,7 @@ class _Taps(torch.autograd.Function):
         return (*grads, None, None, None, None)
 
 
-def _compiled(weight: Tensor, delay: Tensor, sigma: Tensor) -> bool:
+def compiled(weight: Tensor, delay: Tensor, sigma: Tensor) -> bool:
     """Say whether the compiled kernels can run: on the CPU, for synapses that each have a delay of their own."""
     return (
         weight.device.type == "cpu"

@@ -12,7 +12,7 @@ from torch import nn
 
 from snn import LIF, DelayLinear, Surrogate
 from snn.delays import calls, delay_linear
-from snn.delays.paths import dense_kernel
+from snn.delays.lags import dense_kernel
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -8,7 +8,7 @@ import torch
 from tolerances import close
 
 from snn.delays import SHAPES
-from snn.delays.paths import dense_kernel
+from snn.delays.lags import dense_kernel
 from snn.delays.taps import reference_taps, rounded, taps, window
 
 D = 9
