@@ -2,8 +2,14 @@
 
 from snn import functional as functional
 from snn import models as models
+from snn.conversion import QCFS as QCFS
+from snn.conversion import ConversionReport as ConversionReport
+from snn.conversion import ConvertedNetwork as ConvertedNetwork
+from snn.conversion import ann_to_snn as ann_to_snn
 from snn.conversion import calibrate_thresholds as calibrate_thresholds
+from snn.conversion import conversion_errors as conversion_errors
 from snn.conversion import fold_batchnorm as fold_batchnorm
+from snn.conversion import quantise_activations as quantise_activations
 from snn.conversion import to_spiking as to_spiking
 from snn.delays import DelayConv1d as DelayConv1d
 from snn.delays import DelayConv2d as DelayConv2d

@@ -134,7 +134,7 @@ def test_import_contracts_are_kept() -> None:
     ("module", "line"),
     [
         ("datasets/neuroloaders/cache.py", "import snn"),
-        ("snn/conversion.py", "import neurodecode"),
+        ("snn/conversion/spiking.py", "import neurodecode"),
         ("neurodecode/__init__.py", "import reservoir"),
         ("reservoir/__init__.py", "import neurodecode"),
         ("snn/neurons.py", "def f():\n    import spikingjelly.activation_based"),
