@@ -7,6 +7,7 @@ split, and with each speaker held out. What came out is in `examples/README.md`.
 
     python examples/snn_delays.py                                  # everything: 30 minutes on two CPU cores
     python examples/snn_delays.py --splits takes --seeds 0         # one split, one seed: three minutes
+    python examples/snn_delays.py --connections 10                 # every neuron hears ten others, drawn at random
     python examples/snn_delays.py --fake --epochs 4 --seeds 0      # made-up spikes: does it run?
 
 A run that was stopped goes on with the same command.
@@ -66,6 +67,8 @@ class Config:
         Of initial weights and delays, order, dropout and augmentation.
     hidden
         Neurons of the network with learned delays; the others get as many as make the same number of parameters.
+    connections
+        How many inputs each neuron hears, hidden ones and those of the readout, drawn at random; 0 for all of them.
     epochs
         Passes over the training set. The last epoch is what is tested: nothing is selected.
     jobs
@@ -82,6 +85,7 @@ class Config:
     delays: tuple[str, ...] = ("learned", "fixed", "none")
     seeds: tuple[int, ...] = (0, 1, 2)
     hidden: int = 64
+    connections: int = 0
     epochs: int = 48
     jobs: int = 2
     fake: bool = False
@@ -90,9 +94,10 @@ class Config:
 
 
 # %%
-def n_trainable(hidden: int, n_inputs: int, n_classes: int, delays: str) -> int:
+def n_trainable(hidden: int, n_inputs: int, n_classes: int, delays: str, connections: int) -> int:
     """Return how many parameters a network of one hidden layer has."""
-    synapses = n_inputs * hidden + hidden * n_classes
+    heard = [min(connections, n) if connections else n for n in (n_inputs, hidden)]
+    synapses = heard[0] * hidden + heard[1] * n_classes
     return synapses * (2 if delays == "learned" else 1) + 2 * hidden
 
 
@@ -102,10 +107,43 @@ def sizes(spikes: SpikeSet) -> tuple[int, int]:
     return spikes.n_units, len(spikes.classes)
 
 
-def hidden_size(learned: int, n_inputs: int, n_classes: int, delays: str) -> int:
+def hidden_size(learned: int, n_inputs: int, n_classes: int, delays: str, connections: int) -> int:
     """Return how wide a network must be to have as many parameters as the one with learned delays."""
-    wanted = n_trainable(learned, n_inputs, n_classes, "learned")
-    return min(range(1, 4 * learned), key=lambda size: abs(n_trainable(size, n_inputs, n_classes, delays) - wanted))
+    wanted = n_trainable(learned, n_inputs, n_classes, "learned", connections)
+
+    def excess(size: int) -> int:
+        return abs(n_trainable(size, n_inputs, n_classes, delays, connections) - wanted)
+
+    return min(range(1, 4 * learned), key=excess)
+
+
+class Sparse:
+    """Keeps some of a network's connections and silences the others: called after each step of the training.
+
+    Parameters
+    ----------
+    net
+        Its layers are cut at once; what is left is as strong as a whole layer's start for so few inputs.
+    connections
+        Inputs that each neuron hears.
+    seed
+        Of the draw.
+    """
+
+    def __init__(self, net: snn.models.DelayMLP, connections: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.masks = []
+        for layer in net.layers:
+            n_outputs, n_inputs = layer.weight.shape[:2]
+            heard = torch.rand(n_outputs, n_inputs, generator=generator).argsort(1) < connections
+            self.masks.append(heard.to(layer.weight.dtype).view(n_outputs, n_inputs, *[1] * (layer.weight.ndim - 2)))
+            layer.weight.data.mul_(max(1.0, n_inputs / connections) ** 0.5)
+        self(net)
+
+    def __call__(self, net: snn.models.DelayMLP) -> None:
+        """Silence the others again."""
+        for layer, mask in zip(net.layers, self.masks, strict=True):
+            layer.weight.data.mul_(mask)
 
 
 def load(split: str, fake: bool) -> tuple[SpikeSet, SpikeSet, SpikeSet]:
@@ -138,13 +176,10 @@ def made_up(split: str) -> SpikeSet:
     )
 
 
-def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
-    """Train one network, unless that is done, and return its row."""
-    torch.set_num_threads(1)
-    folder = config.out / experiment.TRAINING / f"{split}-{delays}-{seed}"
-    done = folder / "row.json"
-    if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+def train_network(
+    config: Config, split: str, delays: str, seed: int, folder: Path
+) -> tuple[snn.models.DelayMLP, snn.History, tuple[SpikeSet, SpikeSet, SpikeSet]]:
+    """Train one network in `folder`; return it with its history and its data: train, valid, test."""
     train, valid, test = load(split, config.fake)
     n_inputs, n_classes = sizes(train)
 
@@ -160,7 +195,7 @@ def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
             generator=torch.Generator().manual_seed(seed),
         )
 
-    hidden = hidden_size(config.hidden, n_inputs, n_classes, delays)
+    hidden = hidden_size(config.hidden, n_inputs, n_classes, delays, config.connections)
     net = snn.models.delay_mlp(
         n_inputs,
         n_classes,
@@ -175,6 +210,7 @@ def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
         dt_ms=DT_MS,
         generator=torch.Generator().manual_seed(seed),
     )
+    sparse = Sparse(net, config.connections, seed) if config.connections else None
     before = {name: layer.delay.detach().clone() for name, layer in snn.delays.delay_layers(net)}
     history = snn.fit(
         net,
@@ -183,23 +219,37 @@ def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
         snn.TrainConfig(epochs=config.epochs, lr=LR, schedule="onecycle", select="last", seed=seed),
         run_dir=folder,
         device="cpu",
+        after_step=sparse,
         before_epoch=snn.SigmaSchedule(epochs=config.epochs // 2) if delays == "learned" else None,
         param_groups=lambda model: snn.delay_param_groups(
             model, lr=LR, delay_lr=DELAY_LR, weight_decay=WEIGHT_DECAY, delay_schedule="cosine"
         ),
     )
-    scores = snn.evaluate(net, loader(test))
+    torch.save(before, folder / "delays_before.pt")
+    return net, history, (train, valid, test)
+
+
+def train_one(config: Config, split: str, delays: str, seed: int) -> dict:
+    """Train and test one network, unless that is done, and return its row."""
+    torch.set_num_threads(1)
+    folder = config.out / experiment.TRAINING / f"{split}-{delays}-{seed}"
+    done = folder / "row.json"
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))
+    net, history, (train, _, test) = train_network(config, split, delays, seed, folder)
+    n_inputs, n_classes = sizes(train)
+    hidden = net.layers[0].out_features
+    test_loader = SpikeLoader(test, dt_ms=DT_MS, batch_size=BATCH_SIZE, n_bins=N_BINS, beyond="drop")
     row = {
         "split": split,
         "delays": delays,
         "seed": seed,
         "hidden": hidden,
-        "parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "parameters": n_trainable(hidden, n_inputs, n_classes, delays, config.connections),
         "train accuracy": history["train_accuracy"][-1],
         "valid accuracy": history["valid_accuracy"][-1],
-        "accuracy": scores["accuracy"],
+        "accuracy": snn.evaluate(net, test_loader)["accuracy"],
     }
-    torch.save(before, folder / "delays_before.pt")
     with atomic_write(done, "w") as file:
         json.dump(row, file)
     print(f"{split:8} {delays:8} seed {seed}: test accuracy {row['accuracy']:.1%}", flush=True)

@@ -19,6 +19,8 @@ from snn.delays import clamp_delays as clamp_delays
 from snn.delays import delay_param_groups as delay_param_groups
 from snn.delays import delays_in_steps as delays_in_steps
 from snn.delays import fix_delays as fix_delays
+from snn.early_exit import DynamicConfidence as DynamicConfidence
+from snn.early_exit import Exit as Exit
 from snn.energy import EnergyReport as EnergyReport
 from snn.energy import energy_report as energy_report
 from snn.folded import Compare as Compare
@@ -37,6 +39,8 @@ from snn.recipes import run_recipe as run_recipe
 from snn.single_timestep import OneStepResult as OneStepResult
 from snn.single_timestep import TemporalPruning as TemporalPruning
 from snn.single_timestep import one_step_network as one_step_network
+from snn.stepping import Stepper as Stepper
+from snn.stepping import as_stepper as as_stepper
 from snn.surrogate import Surrogate as Surrogate
 from snn.training import History as History
 from snn.training import TrainConfig as TrainConfig

@@ -99,6 +99,8 @@ class ConvertedNetwork(nn.Module):
         else:
             owner.register_buffer(last, thing)
 
+    inputs = "static"  # what steppers say of the input they are shown
+
     @property
     def n_steps(self) -> int:
         """Number of time steps T of `forward` and `step_logits`."""

@@ -25,7 +25,7 @@ def quantise_activations(
     x: Tensor | None = None,
     *,
     threshold: float = 8.0,
-    percentile: float = 99.9,
+    percentile: float = 99.0,
     average_pools: bool = False,
 ) -> nn.Module:
     """Return a copy of `ann` with a QCFS in place of every ReLU, for quantisation-aware training by `snn.fit`.
@@ -42,7 +42,8 @@ def quantise_activations(
     threshold : float
         Threshold of every layer without `x`; 8 in the code of Bu et al. 2022, for networks trained from the start.
     percentile : float
-        With `x`: the threshold is this percentile of the ReLU's values; 100 for the maximum.
+        With `x`: the threshold is this percentile of the ReLU's values; 100 for the maximum. Training moves it, but a
+        high one leaves most values below the first level, and spikes that come late.
     average_pools : bool
         Also put average pooling in place of max pooling, which changes what the network computes before it is
         trained again. Max pooling of spikes is exact at the last step, but has a memory of its own.

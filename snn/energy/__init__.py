@@ -2,6 +2,7 @@
 
 from snn.energy.activity import LayerActivity, MacRule, NeuronActivity, count_macs, measure_activity
 from snn.energy.delays import delay_buffer_bits, longest_delays
+from snn.energy.exits import ExitActivity, measure_exits
 from snn.energy.model import ENERGY_45NM, EnergyConstants, EnergyEstimate, energy_from_rates
 from snn.energy.report import AC_RULES, FIRST_LAYER, EnergyReport, LayerEnergy, energy_report
 
@@ -12,6 +13,7 @@ __all__ = [
     "EnergyConstants",
     "EnergyEstimate",
     "EnergyReport",
+    "ExitActivity",
     "LayerActivity",
     "LayerEnergy",
     "MacRule",
@@ -22,4 +24,5 @@ __all__ = [
     "energy_report",
     "longest_delays",
     "measure_activity",
+    "measure_exits",
 ]

@@ -23,7 +23,10 @@ __all__ = [
     "MacRule",
     "NeuronActivity",
     "count_macs",
+    "hooks",
     "measure_activity",
+    "undisturbed",
+    "weighted_layers",
 ]
 
 
@@ -104,7 +107,7 @@ def measure_activity(
     check_int("batch_size", batch_size, at_least=1)
     if not isinstance(x, Tensor) or x.ndim <= batch_axis or x.shape[batch_axis] == 0:
         raise invalid("x", "be a tensor with at least one sample", x)
-    layers = _weighted_layers(model, {**MAC_RULES, **(rules or {})})
+    layers = weighted_layers(model, {**MAC_RULES, **(rules or {})})
     kinds = dict(kinds or {})
     for name, kind in kinds.items():
         check_option("kinds", name, layers)
@@ -121,7 +124,7 @@ def measure_activity(
     device = next((parameter.device for parameter in model.parameters()), x.device)
 
     meter = Meter(own_steps if n_steps is None else n_steps, batch_axis, kinds)
-    with _undisturbed(model), _hooks(meter, model, layers):
+    with undisturbed(model), hooks(meter, model, layers):
         if n_steps is not None:
             for module in timed:
                 module.n_steps = n_steps
@@ -153,9 +156,7 @@ def count_macs(model: nn.Module, x: Tensor, **options) -> dict[str, int]:
     return {layer.name: layer.macs for layer in measure_activity(model, x, **options).layers}
 
 
-def _weighted_layers(
-    model: nn.Module, rules: Mapping[type[nn.Module], MacRule]
-) -> dict[str, tuple[nn.Module, MacRule]]:
+def weighted_layers(model: nn.Module, rules: Mapping[type[nn.Module], MacRule]) -> dict[str, tuple[nn.Module, MacRule]]:
     """Return the layers to count by name; refuse a layer with weights that no rule counts."""
     layers = {}
     for name, module in model.named_modules():
@@ -179,7 +180,7 @@ def _weighted_layers(
 
 
 @contextmanager
-def _hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module, MacRule]]) -> Iterator[None]:
+def hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module, MacRule]]) -> Iterator[None]:
     """Let the meter see every call of weighted layers and of modules that may be neurons."""
 
     def layer_hook(name: str, rule: MacRule):
@@ -188,7 +189,7 @@ def _hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module,
 
         return hook
 
-    def neuron_hooks(name: str):
+    def neuronhooks(name: str):
         # A neuron may write its spikes over its input: then torch has counted a change of the input meanwhile.
         version_before = 0
 
@@ -214,7 +215,7 @@ def _hooks(meter: Meter, model: nn.Module, layers: Mapping[str, tuple[nn.Module,
             if name in layers:
                 handles.append(module.register_forward_hook(layer_hook(name, layers[name][1]), with_kwargs=True))
             elif not around and not type(module).__module__.startswith("torch.nn."):
-                before, after = neuron_hooks(name)
+                before, after = neuronhooks(name)
                 handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
                 handles.append(module.register_forward_hook(after, with_kwargs=True))
         yield
@@ -241,7 +242,7 @@ def _reset(model: nn.Module) -> None:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluate without gradients; put modes, buffers, plain attributes and spikingjelly's memories back."""
     saved = []
     for module in model.modules():

@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -23,6 +24,9 @@ from neuroloaders.checks import check_number, check_option, explain_os_error, in
 from snn.energy.activity import Activity, LayerActivity, MacRule, NeuronActivity, measure_activity
 from snn.energy.delays import BUFFER_COLUMN, BUFFER_MODEL, buffers_of_layers
 from snn.energy.model import ENERGY_45NM, EnergyConstants, EnergyEstimate, energy_from_rates
+
+if TYPE_CHECKING:
+    from snn.early_exit import DynamicConfidence
 
 __all__ = [
     "AC_RULES",
@@ -59,8 +63,8 @@ class LayerEnergy:
         "analog" or "spikes".
     macs : int
         Dense multiply-accumulates of one evaluation: the ANN's count.
-    evaluations : int
-        How often the layer is counted to run: 1 or T, or the steps of its own sequence.
+    evaluations : int or float
+        How often the layer is counted to run: 1 or T, or the steps of its own sequence; with exits a mean.
     input_rate : float
         Spikes per presynaptic neuron, summed over T; NaN for an analog input.
     nonzero_rate : float
@@ -76,7 +80,7 @@ class LayerEnergy:
     name: str
     input: str
     macs: int
-    evaluations: int
+    evaluations: float
     input_rate: float
     nonzero_rate: float
     mac_operations: float
@@ -221,7 +225,7 @@ class EnergyReport:
 
 
 def energy_report(
-    model: nn.Module,
+    model: nn.Module | DynamicConfidence,
     x: Tensor,
     *,
     n_steps: int | None = None,
@@ -238,8 +242,9 @@ def energy_report(
 
     Parameters
     ----------
-    model : nn.Module
-        ANN, network with time folded into the batch, or multi-step network.
+    model : nn.Module or DynamicConfidence
+        ANN, network with time folded into the batch, or multi-step network. Or a network that stops when it is sure:
+        each sample is counted up to its exit, see `snn.energy.measure_exits`.
     x : Tensor, shape (B, ...) or (T, B, ...)
         Samples.
     n_steps : int, optional
@@ -278,6 +283,16 @@ def energy_report(
     """
     check_option("first_layer", first_layer, FIRST_LAYER)
     check_option("ac_rule", ac_rule, AC_RULES)
+    if hasattr(model, "rule_"):
+        if n_steps is not None or batch_axis != 0:
+            name, given = ("batch_axis", batch_axis) if n_steps is None else ("n_steps", n_steps)
+            raise invalid(name, "be left out for a network with exits", f"{given}", "It knows its own.")
+        from snn.energy.exit_report import energy_at_exit
+
+        return energy_at_exit(
+            model, x, first_layer=first_layer, ac_rule=ac_rule, count_bias=count_bias, constants=constants,
+            batch_size=batch_size, rules=rules, kinds=kinds,
+        )  # fmt: skip
     activity = measure_activity(
         model, x, n_steps=n_steps, batch_axis=batch_axis, batch_size=batch_size, rules=rules, kinds=kinds
     )

@@ -1,0 +1,140 @@
+"""Reservoirs against brian2: a static run of 1000 and of 10 000 neurons, p = 0.1, steps of 1 ms; lanes; a cold start.
+
+All simulate the same network from the same state. The spikes of the strict peers are compared with ours, to the last,
+before a time is printed; brian2 with its default options (-ffast-math) rounds otherwise, so only its rate is compared.
+Times are per step of the loop over time, the best of several runs taken in turn; those of cpp_standalone are what its
+program reports, without reading and writing. Building it is a case of its own.
+
+    python examples/benchmarks/bench_reservoir.py                 # with C++ compiler: all; without: numpy only
+    python examples/benchmarks/bench_reservoir.py --small         # 1000 neurons only
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+
+import reservoir
+from reservoir.backends import brian2 as brian2_backend
+
+STRICT = {"brian2": "brian2 numpy", "brian2_cython": "brian2 cython", "brian2_cpp": "cpp_standalone strict"}
+DEFAULT = {"brian2_cpp_default": "cpp_standalone default"}
+CHECK_MS = 1000.0
+
+
+def network(n: int) -> reservoir.Reservoir:
+    """Return the network of the what/when experiment without noise, with bias for about 9 Hz."""
+    populations = reservoir.default_populations()
+    populations = {
+        name: replace(p, noise=0.0, bias=(p.bias[0] + (2.5 if name == "E" else 0.0), 1.0))
+        for name, p in populations.items()
+    }
+    return reservoir.Reservoir(n, populations=populations, p_connect=0.1, generator=0)
+
+
+def ours(net: reservoir.Reservoir, duration_ms: float, **options: object) -> float:
+    """Return the seconds of a run."""
+    record = reservoir.Record(spikes="all")
+    started = time.perf_counter()
+    reservoir.simulate(net, duration_ms, record=record, **options)
+    return time.perf_counter() - started
+
+
+def our_step(net: reservoir.Reservoir, duration_ms: float, n_lanes: int = 1, **options: object) -> float:
+    """Return our seconds per step, of all lanes together."""
+    return min(ours(net, duration_ms, batch=n_lanes, **options) for _ in range(3)) / duration_ms
+
+
+def peer_step(net: reservoir.Reservoir, backend: str, duration_ms: float) -> tuple[float, reservoir.Recording]:
+    """Return the peer's seconds per step, and what it recorded."""
+    recording = reservoir.simulate(net, duration_ms, backend=backend)
+    if "cpp" in backend:
+        return brian2_backend.seconds["run"] / duration_ms, recording
+    # Generating code takes as long for few steps as for many.
+    long = brian2_backend.seconds["run"]
+    reservoir.simulate(net, duration_ms / 10, backend=backend)
+    return (long - brian2_backend.seconds["run"]) / (0.9 * duration_ms), recording
+
+
+def same_spikes(one: reservoir.Recording, other: reservoir.Recording) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one.spike_steps(), other.spike_steps(), strict=True))
+
+
+def report(case: str, ours_s: float, peer: str, peer_s: float, agree: bool | None, **more: object) -> None:
+    line = {"case": case, "ours_s": ours_s, "peer": peer, "peer_s": peer_s}
+    print(json.dumps(line | {"ratio": round(peer_s / ours_s, 2), "agree": agree} | more), flush=True)
+
+
+def static_run(n: int, peers: dict[str, str]) -> None:
+    net = network(n)
+    want = reservoir.simulate(net, CHECK_MS)
+    rate = float(want.rates_hz().mean())
+    single = reservoir.simulate(net, CHECK_MS, dtype="float32")
+    quick = 10 * CHECK_MS if n <= 1000 else CHECK_MS
+    for backend, name in peers.items():
+        before = our_step(net, quick)
+        peer_s, recording = peer_step(net, backend, CHECK_MS)
+        ours_s = min(before, our_step(net, quick))
+        case = f"static run, N = {n}, one step, {reservoir_threads()} threads at most"
+        strict = backend in STRICT
+        agree = same_spikes(recording, want) if strict else abs(recording.rates_hz().mean() / rate - 1) < 0.05
+        if strict and not agree:
+            raise SystemExit(f"{name} and ours do not give the same spikes at N = {n}: no time is printed")
+        report(case, ours_s, name, peer_s, bool(agree), rate_hz=round(rate, 2))
+        if "cpp" in backend:
+            build_s = brian2_backend.seconds["build"]
+            report(f"first run of 1 s, N = {n}: theirs is the build", quick_start(n), name, build_s, None)
+            agree = abs(single.rates_hz().mean() / rate - 1) < 0.05
+            report(
+                f"static run, N = {n}, float32, one step", our_step(net, quick, dtype="float32"), name, peer_s, agree
+            )
+            alone = our_step(net, quick, n_threads=1)
+            report(f"static run, N = {n}, one thread, one step", alone, name, peer_s, None)
+
+
+def lanes(n: int, cpp_step: float | None) -> None:
+    """Time many lanes of one network, each with its own start."""
+    net = network(n)
+    alone = our_step(net, 2000.0)
+    for n_lanes in (8, 64):
+        duration = 16_000.0 / n_lanes
+        together = our_step(net, duration, n_lanes) / n_lanes
+        report(f"{n_lanes} lanes, N = {n}, one step of one lane", together, "ours, one lane", alone, None)
+
+
+def quick_start(n: int) -> float:
+    """Return the seconds of a new process that imports, builds the network and runs 1 s, with compiled code cached."""
+    code = f"import sys; sys.argv = ['x']; sys.path.insert(0, {os.path.dirname(__file__)!r}); import bench_reservoir as b; "
+    code += f"b.reservoir.simulate(b.network({n}), 1000.0)"
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - started
+
+
+def reservoir_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main(*, small: bool) -> None:
+    compiler = shutil.which("g++") is not None
+    peers = STRICT | DEFAULT if compiler else {"brian2": STRICT["brian2"]}
+    if not compiler:
+        print("no C++ compiler: brian2 runs in numpy only", file=sys.stderr)
+    static_run(1000, peers)
+    lanes(1000, None)
+    if not small:
+        static_run(10_000, {name: peer for name, peer in peers.items() if "cpp" in name} or peers)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="1000 neurons only")
+    main(small=parser.parse_args().small)
