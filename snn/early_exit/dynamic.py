@@ -171,9 +171,9 @@ class DynamicConfidence:
         advice += "" if name == "pareto" else f" Or give {name}=... when making DynamicConfidence."
         return invalid(name, "be known before this", "a decision that is not fitted", advice)
 
-    # --- what it does ---
-
-    def fit(self, x: Tensor, y: Tensor, *, max_drop: float = 0.001, progress: bool = False) -> DynamicConfidence:
+    def fit(
+        self, x: Tensor, y: Tensor, *, max_drop: float = 0.001, assurance: float = 0.9, progress: bool = False
+    ) -> DynamicConfidence:
         """Find alpha and the threshold on validation data; what was given stays.
 
         Parameters
@@ -183,8 +183,11 @@ class DynamicConfidence:
         y : Tensor, shape (N,), integer
             Classes.
         max_drop : float
-            Accuracy that may be lost against running all samples to T, as a fraction, on these data. Counted in whole
-            samples: of fewer than 1 / `max_drop` none may be lost.
+            Accuracy that may be lost against running all samples to T, as a fraction. Counted in whole samples: of
+            fewer than 1 / `max_drop` none may be lost.
+        assurance : float
+            How surely no more than that is to be lost on other data, see `snn.early_exit.pareto.choose`. 0.5 is the
+            paper's way: the front of the validation data is taken as it is.
         progress : bool
             Show a bar.
 
@@ -196,13 +199,14 @@ class DynamicConfidence:
         Notes
         -----
         All N samples are run to T and their logits kept on the CPU: 4 T N K bytes in float32, and while alpha is fitted
-        four times that for the checked steps. The threshold is the best of many on these data, so its drop on
-        others may be larger, the more so the fewer there are: see `Evaluation.difference`.
+        four times that for the checked steps. With few samples the drop on others may be larger all the same: see
+        `Evaluation.difference`.
         """
         check_fraction("max_drop", max_drop, advice="It is a fraction: 0.001 is 0.1 percentage points.")
         logits, y = self._run(x, y, progress)
         given = {"alpha": self.alpha, "threshold": self.threshold}
-        self.fitted_ = find_rule(logits, y, self._draft, **given, max_drop=max_drop, calibrator=self.calibrator)
+        given |= {"max_drop": max_drop, "assurance": assurance, "calibrator": self.calibrator}
+        self.fitted_ = find_rule(logits, y, self._draft, **given)
         return self
 
     def predict(self, x: Tensor, *, progress: bool = False) -> Exit:
@@ -365,8 +369,6 @@ class DynamicConfidence:
         y = check_labels(y, self._open(x).n_samples)
         return (self.predict(x).labels == y).double().mean().item()
 
-    # --- to keep it ---
-
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write settings and what was fitted as JSON, without the model; an existing file is replaced as a whole.
 
@@ -423,8 +425,6 @@ class DynamicConfidence:
             parts.append(f"{key}={'not fitted' if value is None else f'{value:.6g}'}")
         parts += [f"criterion={rule.criterion!r}", f"accumulate={rule.accumulate!r}", f"check_every={rule.check_every}"]
         return f"DynamicConfidence({', '.join(parts)})"
-
-    # --- the model and its data ---
 
     def _open(self, x: Any) -> Network:
         return Network.open(self.model, x, self._draft.n_steps, inputs=self.inputs, device=self.device)

@@ -29,8 +29,8 @@ class Fitted:
         Of that threshold on the validation data.
     full_accuracy : float
         Accuracy at T on the validation data.
-    max_drop : float
-        What was allowed to be lost.
+    max_drop, assurance : float
+        What was allowed to be lost, and how surely.
     n_samples : int
         Of the validation data.
     pareto : tuple of ParetoPoint
@@ -45,6 +45,7 @@ class Fitted:
     accuracy: float
     full_accuracy: float
     max_drop: float
+    assurance: float
     n_samples: int
     pareto: tuple[ParetoPoint, ...]
     fingerprint: str
@@ -53,7 +54,7 @@ class Fitted:
         return (
             f"Fitted on {self.n_samples} samples: alpha {self.alpha:.6g}, threshold {self.threshold:.6g}, accuracy "
             f"{self.accuracy:.4f} at {self.mean_steps:.2f} steps (at T {self.full_accuracy:.4f}, "
-            f"max_drop {self.max_drop:g}), {len(self.pareto)} points on the front"
+            f"max_drop {self.max_drop:g} at {self.assurance:g}), {len(self.pareto)} points on the front"
         )
 
 
@@ -65,6 +66,7 @@ def find_rule(
     alpha: float | None = None,
     threshold: float | None = None,
     max_drop: float = 0.001,
+    assurance: float = 0.5,
     calibrator: str = "nll",
 ) -> Fitted:
     """Find alpha and the threshold on validation data.
@@ -79,7 +81,7 @@ def find_rule(
         Everything but alpha and threshold.
     alpha, threshold : float, optional
         Used as they are if given.
-    max_drop : float
+    max_drop, assurance : float
         As in `snn.early_exit.pareto.choose`.
     calibrator : str
         As in `fit_alpha`.
@@ -93,7 +95,7 @@ def find_rule(
     course = trajectory(logits, replace(draft, alpha=alpha))
     right, steps = (course.labels == y).numpy(), course.steps.numpy()
     everything = sweep(course.certainty.numpy(), right, steps)
-    point = choose(everything, max_drop)
+    point = choose(everything, max_drop, assurance)
     if threshold is not None:
         leaves = course.exits(threshold).numpy()
         accuracy = right[leaves, np.arange(len(y))].mean()
@@ -105,6 +107,7 @@ def find_rule(
         accuracy=point.accuracy,
         full_accuracy=float(right[-1].mean()),
         max_drop=float(max_drop),
+        assurance=float(assurance),
         n_samples=len(y),
         pareto=pareto_front(everything),
         fingerprint=fingerprint(course, y),

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-from neuroloaders.checks import check_fraction, check_shape, invalid
+from neuroloaders.checks import check_fraction, check_number, check_shape, invalid
 
 __all__ = ["Oracle", "ParetoPoint", "Sweep", "choose", "oracle", "pareto_front", "sweep"]
 
@@ -44,6 +45,8 @@ class Sweep:
         Steps of all samples together.
     n_correct : ndarray, shape (M,), int64
         Samples that are answered rightly.
+    n_changed : ndarray, shape (M,), int64
+        Samples that are answered rightly at the exit and wrongly at T, or the other way round.
     n_samples : int
         N.
     """
@@ -51,6 +54,7 @@ class Sweep:
     thresholds: np.ndarray
     n_steps: np.ndarray
     n_correct: np.ndarray
+    n_changed: np.ndarray
     n_samples: int
 
     def point(self, number: int) -> ParetoPoint:
@@ -106,19 +110,21 @@ def sweep(certainty: np.ndarray, correct: np.ndarray, steps: np.ndarray) -> Swee
     to = next_check[check, sample]
     more_steps = steps[to] - steps[check]
     more_correct = correct[to, sample].astype(np.int64) - correct[check, sample]
+    changed = correct != correct[-1]
+    more_changed = changed[to, sample].astype(np.int64) - changed[check, sample]
     passed, first = np.unique(highest[check, sample], return_inverse=True)
-    by_value = np.zeros((2, len(passed)), dtype=np.int64)
-    np.add.at(by_value[0], first, more_steps)
-    np.add.at(by_value[1], first, more_correct)
-    at_zero = np.array([[n_samples * int(steps[0])], [int(correct[0].sum())]])
-    n_steps, n_correct = np.concatenate([at_zero, by_value], axis=1).cumsum(axis=1)
+    by_value = np.zeros((3, len(passed)), dtype=np.int64)
+    for row, more in zip(by_value, (more_steps, more_correct, more_changed), strict=True):
+        np.add.at(row, first, more)
+    at_zero = np.array([[n_samples * int(steps[0])], [int(correct[0].sum())], [int(changed[0].sum())]])
+    n_steps, n_correct, n_changed = np.concatenate([at_zero, by_value], axis=1).cumsum(axis=1)
     thresholds = np.zeros(len(passed) + 1)
     if len(passed):
         halfway = passed[:-1] + (passed[1:] - passed[:-1]) / 2
         # Between neighbouring floats there is no half way; the lower one means the same.
         thresholds[1:-1] = np.where(halfway < passed[1:], halfway, passed[:-1])
         thresholds[-1] = 1.0
-    return Sweep(thresholds, n_steps, n_correct, n_samples)
+    return Sweep(thresholds, n_steps, n_correct, n_changed, n_samples)
 
 
 def pareto_front(all_points: Sweep) -> tuple[ParetoPoint, ...]:
@@ -139,8 +145,8 @@ def pareto_front(all_points: Sweep) -> tuple[ParetoPoint, ...]:
     return tuple(all_points.point(number) for number in np.flatnonzero(better))
 
 
-def choose(all_points: Sweep, max_drop: float) -> ParetoPoint:
-    """Return the cheapest point that is at most `max_drop` less accurate than running all samples to T.
+def choose(all_points: Sweep, max_drop: float, assurance: float = 0.5) -> ParetoPoint:
+    r"""Return the cheapest point that is at most `max_drop` less accurate than running all samples to T.
 
     Parameters
     ----------
@@ -149,16 +155,31 @@ def choose(all_points: Sweep, max_drop: float) -> ParetoPoint:
     max_drop : float
         Accuracy to give up, as a fraction: 0.001 is 0.1 points. It is counted in whole samples: with fewer than
         1 / `max_drop` samples none may be lost.
+    assurance : float
+        Probability with which the loss on other samples of the same kind is to be no more, in [0.5, 1). At 0.5 the
+        loss on these samples is taken for the loss on others.
 
     Returns
     -------
     ParetoPoint
-        On the Pareto front. There always is one: threshold 1 loses nothing.
+        There always is one: threshold 1 loses nothing.
+
+    Notes
+    -----
+    Of N samples b are lost by leaving early and c are gained. The point is good enough if
+
+    .. math:: b - c + z \sqrt{b + c} \le d N,
+
+    with d the drop and z the standard normal quantile of `assurance`: the upper end of the interval of a paired
+    difference, as in McNemar's test. Where nothing changes the interval has no width, however few samples there are;
+    and the best of many thresholds is a little worse elsewhere all the same.
     """
     check_fraction("max_drop", max_drop, advice="It is a fraction: 0.001 is 0.1 percentage points.")
+    check_number("assurance", assurance, at_least=0.5, below=1, advice="0.5 takes the validation data at their word.")
     # In whole samples, so that 0.001 of 1000 samples is one of them in spite of binary fractions.
     may_lose = int(np.floor(max_drop * all_points.n_samples + 1e-9))
-    enough = all_points.n_correct >= all_points.n_correct[-1] - may_lose
+    lost = all_points.n_correct[-1] - all_points.n_correct
+    enough = lost + NormalDist().inv_cdf(assurance) * np.sqrt(all_points.n_changed) <= may_lose + 1e-9
     return all_points.point(int(np.argmax(enough)))
 
 

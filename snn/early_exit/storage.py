@@ -26,6 +26,7 @@ _FITTED = {
     "accuracy": float,
     "full_accuracy": float,
     "max_drop": float,
+    "assurance": float,
     "n_samples": int,
     "pareto": list,
     "fingerprint": str,

@@ -26,7 +26,8 @@ def data():
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_fitted_decision_saves_steps_and_keeps_accuracy(data, criterion):
-    decide = DynamicConfidence(None, N_STEPS, criterion=criterion).fit(*data["valid"], max_drop=0.005)
+    decide = DynamicConfidence(None, N_STEPS, criterion=criterion)
+    decide.fit(*data["valid"], max_drop=0.005, assurance=0.5)
     logits, y = data["test"]
     exits = decide.predict(logits)
     accuracy = (exits.labels == y).double().mean().item()

@@ -74,11 +74,56 @@ def test_choice_is_the_cheapest_that_is_good_enough(data, max_drop):
     assert brute_force(*data, chosen.threshold) == (cheapest, round(chosen.accuracy * n_samples))
 
 
+@given(courses())
+@settings(max_examples=100, deadline=None)
+def test_samples_that_change_are_those_whose_answer_at_the_exit_is_otherwise_right_or_wrong(data):
+    certainty, correct, steps = data
+    found = sweep(*data)
+    for threshold, n_changed in zip(found.thresholds, found.n_changed, strict=True):
+        leaves = [next((j for j, c in enumerate(course) if c > threshold), len(steps) - 1) for course in certainty.T]
+        assert n_changed == sum(correct[j, n] != correct[-1, n] for n, j in enumerate(leaves))
+
+
+def test_assurance_keeps_a_distance_that_grows_with_what_changes():
+    """A hundred samples, of which a threshold loses 4 and gains 1, or loses 5 and gains 0, or ..."""
+    n_changed = np.array([9, 5, 3, 1, 0])
+    n_lost = np.array([7, 3, 3, 1, 0])
+    everything = Sweep(np.linspace(0, 1, 5), np.arange(100, 105), 90 - n_lost, n_changed, 100)
+    # lost + z sqrt(changed): 7 + 3z, 3 + 2.24z, 3 + 1.73z, 1 + z, 0
+    for assurance, may_lose, best in (
+        (0.5, 3, 1), (0.8413, 5, 2), (0.8413, 6, 1), (0.9773, 6, 3), (0.9773, 7, 2), (0.9999, 4, 4)
+    ):  # fmt: skip
+        assert choose(everything, may_lose / 100, assurance).threshold == everything.thresholds[best]
+    for assurance in (0.4, 1.0):
+        with pytest.raises(ValueError, match=r"`assurance` must be a finite number >= 0\.5 and < 1"):
+            choose(everything, 0.1, assurance)
+
+
+def test_loss_on_other_data_stays_within_the_drop_as_often_as_it_says():
+    """Thresholds chosen on few synthetic courses, the loss counted on many others."""
+    rng = np.random.default_rng(0)
+    n, n_others, kept = 2000, 40_000, {0.5: 0, 0.9: 0}
+    for _ in range(60):
+        certainty = np.sort(rng.random((6, n + n_others)), axis=0)
+        correct = rng.random(certainty.shape) < 0.5 + 0.5 * certainty
+        correct[-1] |= correct[:-1].any(0)
+        mine = sweep(certainty[:, :n], correct[:, :n], np.arange(1, 7))
+        others, right = certainty[:, n:], correct[:, n:]
+        for assurance in kept:
+            leaves = others > choose(mine, 0.02, assurance).threshold
+            leaves[-1] = True
+            answered = right[leaves.argmax(0), np.arange(n_others)]
+            kept[assurance] += right[-1].mean() - answered.mean() <= 0.02
+    # Standard deviations of a count of 60: 2.3 at nine in ten, 3.9 at one half.
+    assert kept[0.9] >= 50
+    assert 18 <= kept[0.5] <= 42
+
+
 def test_drop_is_counted_in_whole_samples_in_spite_of_binary_fractions():
     """0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996: 29 may be lost."""
     lost = np.arange(0, 101)
     thresholds = np.linspace(0, 1, 101)
-    everything = Sweep(thresholds, 100 + lost, 100 - lost[::-1], 100)
+    everything = Sweep(thresholds, 100 + lost, 100 - lost[::-1], lost[::-1], 100)
     for max_drop, may_lose in ((0.07, 7), (0.29, 29), (0.57, 57), (0.0, 0), (0.0099, 0), (1.0, 100)):
         assert choose(everything, max_drop).accuracy == (100 - may_lose) / 100
 
