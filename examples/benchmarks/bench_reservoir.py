@@ -27,7 +27,6 @@ from reservoir.backends import brian2 as brian2_backend
 
 STRICT = {"brian2": "brian2 numpy", "brian2_cython": "brian2 cython", "brian2_cpp": "cpp_standalone strict"}
 DEFAULT = {"brian2_cpp_default": "cpp_standalone default"}
-CHECK_MS = 1000.0
 
 
 def network(n: int) -> reservoir.Reservoir:
@@ -50,77 +49,84 @@ def ours(net: reservoir.Reservoir, duration_ms: float, **options: object) -> flo
 
 def our_step(net: reservoir.Reservoir, duration_ms: float, n_lanes: int = 1, **options: object) -> float:
     """Return our seconds per step, of all lanes together."""
-    return min(ours(net, duration_ms, batch=n_lanes, **options) for _ in range(3)) / duration_ms
+    return min(ours(net, duration_ms, batch=n_lanes, **options) for _ in range(5)) / duration_ms
 
 
 def peer_step(net: reservoir.Reservoir, backend: str, duration_ms: float) -> tuple[float, reservoir.Recording]:
     """Return the peer's seconds per step, and what it recorded."""
-    recording = reservoir.simulate(net, duration_ms, backend=backend)
     if "cpp" in backend:
+        brian2_backend.n_program_runs = 5
+        recording = reservoir.simulate(net, duration_ms, backend=backend)
         return brian2_backend.seconds["run"] / duration_ms, recording
-    # Generating code takes as long for few steps as for many.
-    long = brian2_backend.seconds["run"]
-    reservoir.simulate(net, duration_ms / 10, backend=backend)
-    return (long - brian2_backend.seconds["run"]) / (0.9 * duration_ms), recording
+    # The first run compiles; code is generated in each, and takes as long for few steps as for many.
+    few = 100.0
+    reservoir.simulate(net, few, backend=backend)
+    long, short = np.inf, np.inf
+    for _ in range(3):
+        recording = reservoir.simulate(net, duration_ms, backend=backend)
+        long = min(long, brian2_backend.seconds["run"])
+        reservoir.simulate(net, few, backend=backend)
+        short = min(short, brian2_backend.seconds["run"])
+    return (long - short) / (duration_ms - few), recording
 
 
 def same_spikes(one: reservoir.Recording, other: reservoir.Recording) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one.spike_steps(), other.spike_steps(), strict=True))
 
 
+def same_rate(recording: reservoir.Recording, rate: float) -> bool:
+    return bool(abs(recording.rates_hz().mean() / rate - 1) < 0.05)
+
+
 def report(case: str, ours_s: float, peer: str, peer_s: float, agree: bool | None, **more: object) -> None:
-    line = {"case": case, "ours_s": ours_s, "peer": peer, "peer_s": peer_s}
+    line = {"case": case, "ours_s": float(f"{ours_s:.4g}"), "peer": peer, "peer_s": float(f"{peer_s:.4g}")}
     print(json.dumps(line | {"ratio": round(peer_s / ours_s, 2), "agree": agree} | more), flush=True)
 
 
 def static_run(n: int, peers: dict[str, str]) -> None:
+    """Compare, then time, a network without learning and without input that changes."""
     net = network(n)
-    want = reservoir.simulate(net, CHECK_MS)
+    duration = 5000.0 if n <= 1000 else 1000.0
+    want = reservoir.simulate(net, duration)
     rate = float(want.rates_hz().mean())
-    single = reservoir.simulate(net, CHECK_MS, dtype="float32")
-    quick = 10 * CHECK_MS if n <= 1000 else CHECK_MS
     for backend, name in peers.items():
-        before = our_step(net, quick)
-        peer_s, recording = peer_step(net, backend, CHECK_MS)
-        ours_s = min(before, our_step(net, quick))
-        case = f"static run, N = {n}, one step, {reservoir_threads()} threads at most"
+        before = our_step(net, duration)
+        peer_s, recording = peer_step(net, backend, duration)
+        ours_s = min(before, our_step(net, duration))
         strict = backend in STRICT
-        agree = same_spikes(recording, want) if strict else abs(recording.rates_hz().mean() / rate - 1) < 0.05
+        agree = same_spikes(recording, want) if strict else same_rate(recording, rate)
         if strict and not agree:
             raise SystemExit(f"{name} and ours do not give the same spikes at N = {n}: no time is printed")
-        report(case, ours_s, name, peer_s, bool(agree), rate_hz=round(rate, 2))
+        report(f"static run, N = {n}, one step", ours_s, name, peer_s, agree, rate_hz=round(rate, 2))
         if "cpp" in backend:
-            build_s = brian2_backend.seconds["build"]
-            report(f"first run of 1 s, N = {n}: theirs is the build", quick_start(n), name, build_s, None)
-            agree = abs(single.rates_hz().mean() / rate - 1) < 0.05
-            report(
-                f"static run, N = {n}, float32, one step", our_step(net, quick, dtype="float32"), name, peer_s, agree
-            )
-            alone = our_step(net, quick, n_threads=1)
+            single = our_step(net, duration, dtype="float32")
+            agree = same_rate(reservoir.simulate(net, duration, dtype="float32"), rate)
+            report(f"static run, N = {n}, float32, one step", single, name, peer_s, agree)
+            alone = our_step(net, duration, n_threads=1)
             report(f"static run, N = {n}, one thread, one step", alone, name, peer_s, None)
+            build_s = brian2_backend.seconds["build"]
+            report(f"first run of 1 s in a new process, N = {n}; theirs: build", quick_start(n), name, build_s, None)
 
 
-def lanes(n: int, cpp_step: float | None) -> None:
-    """Time many lanes of one network, each with its own start."""
+def lanes(n: int) -> None:
+    """Time many lanes of one network, which need not learn anything from each other."""
     net = network(n)
-    alone = our_step(net, 2000.0)
-    for n_lanes in (8, 64):
-        duration = 16_000.0 / n_lanes
-        together = our_step(net, duration, n_lanes) / n_lanes
-        report(f"{n_lanes} lanes, N = {n}, one step of one lane", together, "ours, one lane", alone, None)
+    for n_lanes in (1, 8, 64):
+        together, alone = np.inf, np.inf
+        for _ in range(3):
+            together = min(together, our_step(net, 16_000.0 / n_lanes, n_lanes) / n_lanes)
+            alone = min(alone, our_step(net, 16_000.0 / n_lanes, n_lanes, n_threads=1) / n_lanes)
+        case = f"{n_lanes} lanes, N = {n}, one step of one lane, all cores"
+        report(case, together, "ours, one thread", alone, None)
 
 
 def quick_start(n: int) -> float:
     """Return the seconds of a new process that imports, builds the network and runs 1 s, with compiled code cached."""
-    code = f"import sys; sys.argv = ['x']; sys.path.insert(0, {os.path.dirname(__file__)!r}); import bench_reservoir as b; "
-    code += f"b.reservoir.simulate(b.network({n}), 1000.0)"
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import bench_reservoir as bench; "
+    code += f"bench.reservoir.simulate(bench.network({n}), 1000.0)"
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - started
-
-
-def reservoir_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(*, small: bool) -> None:
@@ -129,7 +135,7 @@ def main(*, small: bool) -> None:
     if not compiler:
         print("no C++ compiler: brian2 runs in numpy only", file=sys.stderr)
     static_run(1000, peers)
-    lanes(1000, None)
+    lanes(1000)
     if not small:
         static_run(10_000, {name: peer for name, peer in peers.items() if "cpp" in name} or peers)
 
