@@ -19,7 +19,7 @@ from snn.early_exit import storage
 from snn.early_exit.calibration import Reliability, reliability
 from snn.early_exit.evaluation import Evaluation, evaluate_exits
 from snn.early_exit.fitting import Fitted, find_rule, fingerprint
-from snn.early_exit.network import SAMPLE_AXIS, Network, check_labels
+from snn.early_exit.network import SAMPLE_AXIS, Adapted, Network, check_labels, stepper_of
 from snn.early_exit.pareto import Oracle, ParetoPoint, oracle, sweep
 from snn.early_exit.readout import Check, ExitRule, trajectory
 from snn.early_exit.running import COMPACT_BELOW, Exit, once_sure, run_to_the_end, run_until_sure, step_by_step
@@ -135,6 +135,7 @@ class DynamicConfidence:
         self.alpha = None if alpha is None else self._draft.alpha
         self.threshold = None if threshold is None else self._draft.threshold
         self.fitted_: Fitted | None = None
+        self._adapted: tuple[Any, Adapted] | None = None
 
     @property
     def alpha_(self) -> float:
@@ -224,7 +225,7 @@ class DynamicConfidence:
         Exit
             In the order of `x`.
         """
-        rule, network = self.rule_, self._open(x)
+        rule, network = self.rule_, self.open(x)
         return run_until_sure(
             network.stepper,
             x,
@@ -252,7 +253,7 @@ class DynamicConfidence:
             Whether a sample is or has been sure, or is at T: `predict` would have answered by now. Its label at the
             first check at which this is true is that answer; those after it may still change.
         """
-        rule, network = self.rule_, self._open(x)
+        rule, network = self.rule_, self.open(x)
         checks = step_by_step(network.stepper, x, rule, device=network.device)
         # Not a generator itself: what is wrong with `x` is said here, and not at the first step.
         return once_sure(checks, rule)
@@ -282,10 +283,6 @@ class DynamicConfidence:
             As for `fit`.
         n_points : int
             At most so many thresholds, from 0 to 1, at even distances in mean steps.
-
-        Returns
-        -------
-        tuple of ParetoPoint
         """
         check_int("n_points", n_points, at_least=2)
         logits, y = self._run(x, y)
@@ -361,12 +358,8 @@ class DynamicConfidence:
         ----------
         x, y : Tensor
             As for `fit`.
-
-        Returns
-        -------
-        float
         """
-        y = check_labels(y, self._open(x).n_samples)
+        y = check_labels(y, self.open(x).n_samples)
         return (self.predict(x).labels == y).double().mean().item()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -426,12 +419,16 @@ class DynamicConfidence:
         parts += [f"criterion={rule.criterion!r}", f"accumulate={rule.accumulate!r}", f"check_every={rule.check_every}"]
         return f"DynamicConfidence({', '.join(parts)})"
 
-    def _open(self, x: Any) -> Network:
-        return Network.open(self.model, x, self._draft.n_steps, inputs=self.inputs, device=self.device)
+    def open(self, x: Any) -> Network:
+        """Return the stepper that runs `x`, and how: for those who look at the network while it decides."""
+        # The stepper is made once: that takes as long as some steps of a small network.
+        if self._adapted is None or self._adapted[0] is not self.model:
+            self._adapted = (self.model, stepper_of(self.model, self.inputs))
+        return Network.open(self._adapted[1], self.model, x, self._draft.n_steps, self.inputs, self.device)
 
     def _run(self, x: Any, y: Any, progress: bool = False) -> tuple[Tensor, Tensor]:
         """Return the logits of all samples at all steps, (T, N, K), and their classes, both on the CPU."""
-        network = self._open(x)
+        network = self.open(x)
         check_labels(y, network.n_samples)
         if self.model is None:
             logits = x.detach().cpu()

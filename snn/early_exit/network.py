@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from snn.early_exit.running import Replay
 if TYPE_CHECKING:
     from snn.stepping.protocol import Stepper
 
-__all__ = ["SAMPLE_AXIS", "Network", "check_labels"]
+__all__ = ["SAMPLE_AXIS", "Adapted", "Network", "check_labels", "stepper_of"]
 
 # What a network is shown (a key of `snn.stepping.INPUTS`) -> the axis of `x` that samples are along.
 SAMPLE_AXIS = {"static": 0, "sequence": 1}
@@ -47,17 +47,19 @@ class Network:
     @classmethod
     def open(
         cls,
-        model: nn.Module | Stepper | None,
+        adapted: Adapted,
+        model: Any,
         x: Tensor,
         n_steps: int,
-        *,
-        inputs: str | None = None,
-        device: str | torch.device | None = None,
+        inputs: str | None,
+        device: str | torch.device | None,
     ) -> Network:
-        """Find the stepper of a model, and check that `x` fits.
+        """Check that `x` fits a stepper.
 
         Parameters
         ----------
+        adapted : Adapted
+            From `stepper_of`.
         model, inputs, device
             As for `DynamicConfidence`.
         x : Tensor
@@ -74,13 +76,7 @@ class Network:
         if model is None:
             advice = f"Without a model, pass the logits of each of the T = {n_steps} steps, not summed over time."
             check_shape("x", x, (n_steps, "B", "K"), advice=advice)
-            stepper, known = Replay(), "sequence"
-        elif all(callable(getattr(model, name, None)) for name in ("start", "run", "keep")):
-            stepper, known = model, getattr(model, "inputs", None)
-        else:
-            stepper, known = _adapt(model, inputs)
-        if inputs is not None and known is not None and inputs != known:
-            raise invalid("inputs", f"be {known!r} for this model, or left out", repr(inputs))
+        stepper, known = adapted
         axis = SAMPLE_AXIS[check_option("inputs", inputs or known or "static", SAMPLE_AXIS)]
         if x.ndim <= axis:
             shape = "(T, B, ...)" if axis else "(B, ...)"
@@ -93,13 +89,38 @@ class Network:
         return cls(stepper, axis, None if device is None else torch.device(device), x.shape[axis])
 
 
-def _adapt(model: Any, inputs: str | None) -> tuple[Stepper, str | None]:
-    """Return the stepper of a network, and what it is shown, as far as either says."""
-    from snn.stepping import STEPPERS, as_stepper
+class Adapted(NamedTuple):
+    """A stepper, and what it is shown, "static" or "sequence", as far as either says."""
 
-    stepper = as_stepper(model, inputs=inputs)
-    kind = next((kind for kind in STEPPERS.values() if kind.fits(model)), None)
-    return stepper, getattr(stepper, "inputs", None if kind is None else kind.inputs)
+    stepper: Stepper
+    inputs: str | None
+
+
+def stepper_of(model: Any, inputs: str | None) -> Adapted:
+    """Find the stepper of a model.
+
+    Parameters
+    ----------
+    model, inputs
+        As for `DynamicConfidence`.
+
+    Returns
+    -------
+    Adapted
+    """
+    if model is None:
+        adapted = Adapted(Replay(), "sequence")
+    elif all(callable(getattr(model, name, None)) for name in ("start", "run", "keep")):
+        adapted = Adapted(model, getattr(model, "inputs", None))
+    else:
+        from snn.stepping import STEPPERS, as_stepper
+
+        stepper = as_stepper(model, inputs=inputs)
+        kind = next((kind for kind in STEPPERS.values() if kind.fits(model)), None)
+        adapted = Adapted(stepper, getattr(stepper, "inputs", None if kind is None else kind.inputs))
+    if inputs is not None and adapted.inputs is not None and inputs != adapted.inputs:
+        raise invalid("inputs", f"be {adapted.inputs!r} for this model, or left out", repr(inputs))
+    return adapted
 
 
 def check_labels(y: Tensor, n_samples: int, n_classes: int | None = None) -> Tensor:

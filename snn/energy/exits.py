@@ -151,12 +151,11 @@ def measure_exits(
     TypeError, ValueError
         If there is no network to look into, or a layer cannot be counted.
     """
-    from snn.early_exit.network import Network
     from snn.early_exit.running import run_until_sure
 
     check_int("batch_size", batch_size, at_least=1)
     rule, model = decide.rule_, decide.model
-    network = Network.open(model, x, rule.n_steps, inputs=decide.inputs, device=decide.device)
+    network = decide.open(x)
     if not isinstance(model, nn.Module):
         model = getattr(model, "model", None)
     if not isinstance(model, nn.Module):
