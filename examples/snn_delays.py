@@ -177,7 +177,7 @@ def made_up(split: str) -> SpikeSet:
 
 
 def train_network(
-    config: Config, split: str, delays: str, seed: int, folder: Path
+    config: Config, split: str, delays: str, seed: int, folder: Path, readout: str = "max", mask: bool = True
 ) -> tuple[snn.models.DelayMLP, snn.History, tuple[SpikeSet, SpikeSet, SpikeSet]]:
     """Train one network in `folder`; return it with its history and its data: train, valid, test."""
     train, valid, test = load(split, config.fake)
@@ -205,7 +205,8 @@ def train_network(
         tau=TAU,
         surrogate=snn.Surrogate(name="atan", alpha=5.0),
         dropout=DROPOUT,
-        readout="max",
+        readout=readout,
+        mask_padding=mask,
         tail_steps=TAIL,
         dt_ms=DT_MS,
         generator=torch.Generator().manual_seed(seed),

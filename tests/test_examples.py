@@ -11,6 +11,8 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
+# Notebook -> what it must print.
+NOTEBOOKS = {"learned_delays": "learned delays: 100.0%", "stop_when_sure": "<- the answer"}
 # Script -> what makes it small; these compare networks of several time steps and write a report.
 SMALL = {
     "quickstart.py": ["--epochs", "1"],
@@ -44,7 +46,8 @@ def ran(request, tmp_path_factory):
 
 
 def test_every_script_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SMALL, "snn_delays.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SMALL, "snn_delays.py", "snn_dynamic_confidence.py"}
+    assert {path.stem for path in (EXAMPLES / "notebooks").glob("[!_]*.py")} == set(NOTEBOOKS)
 
 
 def test_script_writes_report_figures_table_and_weights(ran):
@@ -130,13 +133,42 @@ def test_delays_are_compared_at_the_same_size_and_a_stopped_run_goes_on(tmp_path
     assert "`splits` must be" in unknown.stderr
 
 
+EXITS = ["--fake", "--seeds", "0", "--jobs", "1"]
+
+
+def test_networks_stop_when_sure_and_a_stopped_run_goes_on(tmp_path):
+    out = tmp_path / "run"
+    first = call("snn_dynamic_confidence.py", *EXITS, "--out", out)
+    assert first.returncode == 0, first.stderr
+    tasks = ("converted", "direct", "spoken")
+    pictures = {f"{task}_{name}.png" for task in tasks for name in ("curve", "exits", "calibration")}
+    pictures |= {f"{task}_first_and_last.png" for task in tasks[:2]}
+    assert {path.name for path in (out / "figures").iterdir()} == pictures
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert [row["task"] for row in rows] == list(tasks)
+    for row in rows:
+        assert 1 <= row["steps"] <= row["T"]
+        assert row["same as on logits"] == 1
+        assert row["oracle accuracy"] >= row["accuracy"]
+        assert row["energy at T / at exit"] >= 1
+    assert all(f"\n{task} " in first.stdout for task in tasks)
+    # As if it had been stopped before its last network.
+    (out / "results.json").unlink()
+    (out / "training" / "spoken-0" / "spoken.json").unlink()
+    again = call("snn_dynamic_confidence.py", *EXITS, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count(" seed 0:") == 1
+    assert json.loads((out / "results.json").read_text())["rows"] == rows
+    assert call("snn_dynamic_confidence.py", *EXITS, "--out", out).stdout.startswith("Found the finished")
+
+
 @pytest.mark.parametrize("notebook", sorted((EXAMPLES / "notebooks").glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_notebook_runs_and_is_the_one_that_is_shown(notebook):
     import jupytext
 
     done = call(notebook.relative_to(EXAMPLES))
     assert done.returncode == 0, done.stderr
-    assert "learned delays: 100.0%" in done.stdout
+    assert NOTEBOOKS[notebook.stem] in done.stdout
     script, shown = jupytext.read(notebook), jupytext.read(notebook.with_suffix(".ipynb"))
     assert [cell.source for cell in script.cells] == [cell.source for cell in shown.cells]
     assert any(output.get("data", {}).get("image/png") for cell in shown.cells for output in cell.get("outputs", []))
