@@ -3,8 +3,8 @@
 Dynamic Confidence (Li, Jones & Furber, ICCV 2023, arXiv:2303.10276) on handwritten digits, with a network converted
 from an ANN and with one trained with spikes, and on spoken digits, where time carries the signal, with a network of
 learned delays. Temperature and threshold come from validation data; the test set is looked at once. The paper, on
-CIFAR-10 and ImageNet: 40 % fewer steps on average without loss. What came out here is in `examples/README.md`. All of it takes about
-20 minutes on two CPU cores.
+CIFAR-10 and ImageNet: 40 % fewer steps on average without loss. What came out here is in `examples/README.md`. All of
+it takes about 20 minutes on two CPU cores.
 
     python examples/snn_dynamic_confidence.py                                # everything, three seeds
     python examples/snn_dynamic_confidence.py --tasks spoken --seeds 0       # one network
