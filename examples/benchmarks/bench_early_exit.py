@@ -49,14 +49,15 @@ def decision(model: object, n_steps: int, logits: Tensor, accumulate: str, **opt
     labels = torch.zeros(logits.shape[1], dtype=torch.int64)
     on_logits = DynamicConfidence(None, n_steps, alpha=4 * scale, accumulate=accumulate)
     low, high = 0.0, 1.0
-    for _ in range(40):  # mean steps do not fall as the threshold grows
+    for _ in range(12):  # mean steps do not fall as the threshold grows
         middle = (low + high) / 2
         on_logits.threshold = middle
+        # Rounded: between two samples, and not on one.
         few = on_logits.predict(logits).mean_steps < WANTED * n_steps
         low, high = (middle, high) if few else (low, middle)
     del labels
     return DynamicConfidence(
-        model, n_steps, alpha=on_logits.alpha, threshold=(low + high) / 2, accumulate=accumulate, **options
+        model, n_steps, alpha=on_logits.alpha, threshold=round(high, 3), accumulate=accumulate, **options
     )
 
 
@@ -119,7 +120,7 @@ def delays() -> tuple[nn.Module, int, Tensor, str, dict]:
     x = (torch.rand(100, BATCH, 140, generator=generator) < 0.05).float()
     for norm in net.norms:
         nn.init.constant_(norm.norm.weight, 6.0)  # so that about one neuron in ten spikes
-    return net, 100, x, "max", {"check_every": 5}
+    return net, 100, x, "max", {"check_every": 20}
 
 
 def spikingjelly_network() -> tuple[nn.Module, int, Tensor, str, dict]:
