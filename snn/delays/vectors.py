@@ -19,6 +19,8 @@ __all__ = ["INDEX", "LANE_BYTES", "Rows", "add_window", "literals", "sum_window"
 
 LANE_BYTES = 64
 INDEX = ir.IntType(64)
+# Taps whose window and two sums each fit into 32 registers, beside what else is needed.
+_MOST_DOUBLE = 9
 # A product and the sum it goes into may be rounded once.
 _FUSE = ("contract",)
 
@@ -153,11 +155,15 @@ def sum_window(typingctx: Any, out: Any, source: Any, grads: Any, n_steps: Any, 
         out_at, source_at, grads_at = (rows.pointer(address) for address in args[:3])
 
         def body(t: ir.Value, window: list, carried: list) -> list:
-            grad = rows.load(grads_at, t)
-            return [rows.fused(grad, value, total) for value, total in zip(window, carried, strict=True)]
+            grad, sums, others = rows.load(grads_at, t), carried[:width], carried[width:]
+            return [*others, *(rows.fused(grad, value, total) for value, total in zip(window, sums, strict=True))]
 
-        zeros = [ir.Constant(rows.vector, None)] * width
-        for w, total in enumerate(_window_loop(rows, source_at, args[3], width, zeros, body)):
+        # Two sums a tap where the registers hold them, in turn: what is added to at every other step does not wait.
+        n_sums = 2 if width <= _MOST_DOUBLE else 1
+        zeros = [ir.Constant(rows.vector, None)] * (n_sums * width)
+        found = _window_loop(rows, source_at, args[3], width, zeros, body)
+        for w in range(width):
+            total = found[w] if n_sums == 1 else builder.fadd(found[w], found[width + w])
             place = rows.number_at(out_at, w)
             before = builder.load(place, typ=rows.number, align=rows.align)
             builder.store(builder.fadd(before, rows.total(total)), place, align=rows.align)
