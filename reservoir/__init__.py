@@ -1,18 +1,34 @@
-"""Izhikevich reservoirs: neurons, networks, and one simulation on several backends."""
+"""Izhikevich reservoirs: neurons, networks, one simulation on several backends, and readouts that learn inside it."""
 
+from reservoir.analysis import prediction_object as prediction_object
+from reservoir.analysis import subspace_angles as subspace_angles
 from reservoir.backends import BACKENDS as BACKENDS
 from reservoir.backends import available_backends as available_backends
+from reservoir.experiment import LearningCurves as LearningCurves
+from reservoir.experiment import learning_curves as learning_curves
+from reservoir.experiment import probability_sweep as probability_sweep
 from reservoir.izhikevich import FORMS as FORMS
 from reservoir.izhikevich import SCHEMES as SCHEMES
 from reservoir.izhikevich import Izhikevich as Izhikevich
+from reservoir.learner import PredictionLearner as PredictionLearner
 from reservoir.network import Population as Population
 from reservoir.network import Reservoir as Reservoir
 from reservoir.network import default_populations as default_populations
+from reservoir.readout import Readout as Readout
 from reservoir.recording import Record as Record
 from reservoir.recording import Recording as Recording
+from reservoir.rules import FORCE as FORCE
+from reservoir.rules import RULES as RULES
+from reservoir.rules import EProp as EProp
+from reservoir.rules import Lesson as Lesson
+from reservoir.rules import RewardHebbian as RewardHebbian
+from reservoir.rules import ThreeFactorRule as ThreeFactorRule
+from reservoir.rules import TwoFactorRule as TwoFactorRule
 from reservoir.simulate import simulate as simulate
 from reservoir.state import State as State
 from reservoir.state import initial_state as initial_state
 from reservoir.stimulus import Pulse as Pulse
 from reservoir.stimulus import Stimulus as Stimulus
+from reservoir.tasks import PredictionTask as PredictionTask
+from reservoir.tasks import standard_blocks as standard_blocks
 from reservoir.wiring import Synapse as Synapse

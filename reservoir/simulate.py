@@ -55,8 +55,8 @@ def simulate(
         the start of this run.
     readout : object with ``loop_part(rule, plan)``, optional
         What reads, learns and feeds back inside the loop; see `reservoir.backends.spec.LoopPart`.
-    rule : object, optional
-        How the readout learns; handed to it.
+    rule : Lesson, optional
+        What the readout learns and how, such as ``ThreeFactorRule().teach(target)``.
     backend : str
         A key of `reservoir.backends.BACKENDS`.
     batch : int
