@@ -185,18 +185,30 @@ def one_by_one(name: str, decide: DynamicConfidence, stepper: object, x: Tensor,
         rule = decide.rule_
         decide = DynamicConfidence(decide.model, rule.n_steps, rule.alpha, rule.threshold, accumulate=rule.accumulate)
     some = [x.narrow(axis, k, 1) for k in range(0, BATCH, BATCH // 16)]
-    ours = [decide.predict(sample) for sample in some]
-    agree = all(
-        plain_loop(stepper, s, decide) == (int(o.labels), int(o.steps)) for s, o in zip(some, ours, strict=True)
+    found = [(int(one.labels), int(one.steps)) for one in map(decide.predict, some)]
+    agree = found == [plain_loop(stepper, sample, decide) for sample in some]
+    rule = decide.rule_
+    ahead = DynamicConfidence(
+        decide.model,
+        rule.n_steps,
+        rule.alpha,
+        rule.threshold,
+        accumulate=rule.accumulate,
+        inputs=decide.inputs,
+        look_ahead=4,
     )
+    seen = [ahead.predict(sample) for sample in some]
+    agree = agree and found == [(int(one.labels), int(one.steps)) for one in seen]
     times = median_times(
         {
             "ours": lambda: [decide.predict(sample) for sample in some],
+            "ahead": lambda: [ahead.predict(sample) for sample in some],
             "loop": lambda: [plain_loop(stepper, sample, decide) for sample in some],
         },
         5,
     )
-    report(f"{name}, batch 1", times["ours"] / 16, "plain loop that stops", times["loop"] / 16, agree)
+    for case, key in (("batch 1", "ours"), ("batch 1, look_ahead=4", "ahead")):
+        report(f"{name}, {case}", times[key] / 16, "plain loop that stops", times["loop"] / 16, agree)
     batch = median_times({"ours": lambda: decide.predict(x)}, 3)["ours"]
     case = f"{name}, {BATCH} samples"
     report(case, batch, "plain loop that stops, sample after sample", times["loop"] / 16 * BATCH, agree)

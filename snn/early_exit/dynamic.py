@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from neuroloaders.checks import check_fraction, check_int, check_option, invalid
-from snn.early_exit import storage
+from snn.early_exit import running, storage
 from snn.early_exit.calibration import Reliability, reliability
 from snn.early_exit.evaluation import Evaluation, evaluate_exits
 from snn.early_exit.fitting import Fitted, find_rule, fingerprint
 from snn.early_exit.network import SAMPLE_AXIS, Adapted, Network, check_labels, stepper_of
 from snn.early_exit.pareto import Oracle, ParetoPoint, oracle, sweep
 from snn.early_exit.readout import Check, ExitRule, trajectory
-from snn.early_exit.running import COMPACT_BELOW, Exit, once_sure, run_to_the_end, run_until_sure, step_by_step
+from snn.early_exit.running import COMPACT_BELOW, Exit
 from snn.early_exit.temperature import CALIBRATORS
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class DynamicConfidence:
         Samples that start together.
     compact_below : float
         Once this fraction or less of a batch is still running, the rest is taken out of it: 1 at each exit, 0 never.
+    look_ahead : int
+        Checks that a batch of one sample is run to in one call. Small networks answer sooner with 4, say.
     calibrator : str
         A key of `CALIBRATORS`: how `fit` finds alpha.
     inputs : {"static", "sequence"}, optional
@@ -113,6 +115,7 @@ class DynamicConfidence:
         check_every: int = 1,
         batch_size: int = 256,
         compact_below: float = COMPACT_BELOW,
+        look_ahead: int = 1,
         calibrator: str = "nll",
         inputs: str | None = None,
         device: str | torch.device | None = None,
@@ -120,8 +123,8 @@ class DynamicConfidence:
         self.model, self.device = model, device
         self.inputs = None if inputs is None else check_option("inputs", inputs, SAMPLE_AXIS)
         self.batch_size = check_int("batch_size", batch_size, at_least=1)
-        advice = "It is the fraction of the batch that is still running."
-        self.compact_below = check_fraction("compact_below", compact_below, advice=advice)
+        self.compact_below = running.check_compact_below(compact_below)
+        self.look_ahead = check_int("look_ahead", look_ahead, at_least=1)
         self.calibrator = check_option("calibrator", calibrator, CALIBRATORS)
         # Checks what was given. Of what was not, any value does until `fit` has found it.
         self._draft = ExitRule(
@@ -226,12 +229,13 @@ class DynamicConfidence:
             In the order of `x`.
         """
         rule, network = self.rule_, self.open(x)
-        return run_until_sure(
+        return running.run_until_sure(
             network.stepper,
             x,
             rule,
             batch_size=self.batch_size,
             compact_below=self.compact_below,
+            look_ahead=self.look_ahead,
             batch_axis=network.batch_axis,
             device=network.device,
             progress=progress,
@@ -254,9 +258,9 @@ class DynamicConfidence:
             first check at which this is true is that answer; those after it may still change.
         """
         rule, network = self.rule_, self.open(x)
-        checks = step_by_step(network.stepper, x, rule, device=network.device)
+        checks = running.step_by_step(network.stepper, x, rule, device=network.device)
         # Not a generator itself: what is wrong with `x` is said here, and not at the first step.
-        return once_sure(checks, rule)
+        return running.once_sure(checks, rule)
 
     def oracle(self, x: Tensor, y: Tensor) -> Oracle:
         """Leave at the first check whose answer is right: the target line of every criterion.
@@ -433,7 +437,7 @@ class DynamicConfidence:
         if self.model is None:
             logits = x.detach().cpu()
         else:
-            logits = run_to_the_end(
+            logits = running.run_to_the_end(
                 network.stepper,
                 x,
                 self._draft.n_steps,

@@ -17,7 +17,17 @@ from snn.early_exit.readout import Check, ExitRule, Readout
 if TYPE_CHECKING:
     from snn.stepping.protocol import Stepper
 
-__all__ = ["COMPACT_BELOW", "Exit", "Replay", "Work", "once_sure", "run_to_the_end", "run_until_sure", "step_by_step"]
+__all__ = [
+    "COMPACT_BELOW",
+    "Exit",
+    "Replay",
+    "Work",
+    "check_compact_below",
+    "once_sure",
+    "run_to_the_end",
+    "run_until_sure",
+    "step_by_step",
+]
 
 # Measured on two cores with a VGG-9 and with fully connected layers, exits spread over 16 steps: 0.9 and 1 take the
 # same time within noise, 0.5 about a third more, 0 (never) up to 2.5 times as much.
@@ -120,6 +130,13 @@ class Replay:
         return x[step:, index], 0
 
 
+def check_compact_below(compact_below: float) -> float:
+    """Return `compact_below` if it is a fraction."""
+    return check_fraction(
+        "compact_below", compact_below, advice="It is the fraction of the batch that is still running."
+    )
+
+
 def run_until_sure(
     stepper: Stepper,
     x: Tensor,
@@ -127,6 +144,7 @@ def run_until_sure(
     *,
     batch_size: int = 256,
     compact_below: float = COMPACT_BELOW,
+    look_ahead: int = 1,
     batch_axis: int = 0,
     device: torch.device | None = None,
     progress: bool = False,
@@ -146,6 +164,9 @@ def run_until_sure(
     compact_below : float
         In [0, 1]. Once this fraction or less of the batch is still running, the rest is taken out. 1 compacts at each
         exit, 0 never: samples that left go on being computed, until the last one leaves.
+    look_ahead : int
+        A batch of one sample is run to its next so many checks in one call, and leaves at the first that is sure: the
+        same answers, and less time where calling a network's layers costs more than what they compute.
     batch_axis : int
         Axis of `x` that samples are along.
     device : torch.device, optional
@@ -169,7 +190,8 @@ def run_until_sure(
     a stepper can take samples out of a state, not join two states of different ages.
     """
     check_int("batch_size", batch_size, at_least=1)
-    check_fraction("compact_below", compact_below, advice="It is the fraction of the batch that is still running.")
+    check_compact_below(compact_below)
+    check_int("look_ahead", look_ahead, at_least=1)
     n_samples = x.shape[batch_axis]
     labels, steps = (torch.zeros(n_samples, dtype=torch.int64) for _ in range(2))
     confidence, certainty = (torch.zeros(n_samples, dtype=torch.float64) for _ in range(2))
@@ -178,16 +200,20 @@ def run_until_sure(
         for samples, batch in _batches(x, batch_size, batch_axis, device, progress):
             state, readout = stepper.start(batch), Readout(rule)
             n_rows, rows = len(samples), None  # rows of the batch that still run; None for all
+            at_once = rule.check_every * (look_ahead if n_rows == 1 else 1)
             while True:
-                k = min(rule.check_every, rule.n_steps - readout.step)
+                k = min(at_once, rule.n_steps - readout.step)
                 logits, state = stepper.run(state, k)
                 _check_logits(logits, k, n_rows)
                 sample_steps, calls = sample_steps + k * n_rows, calls + 1
                 if rows is not None:
                     logits = logits[:, rows]
-                check = readout.check(logits, samples)
-                leaves = check.certainty > rule.threshold
-                n_leaving = int(leaves.count_nonzero())
+                for piece in (logits,) if k <= rule.check_every else logits.split(rule.check_every):
+                    check = readout.check(piece, samples)
+                    leaves = check.certainty > rule.threshold
+                    n_leaving = int(leaves.count_nonzero())
+                    if n_leaving == len(samples):
+                        break
                 if readout.step == rule.n_steps or n_leaving == len(samples):
                     _write(samples, check, labels, steps, confidence, certainty)
                     break

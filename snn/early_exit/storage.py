@@ -17,7 +17,7 @@ __all__ = ["FORMAT", "RULE_SETTINGS", "RUN_SETTINGS", "VERSION", "read", "write"
 FORMAT, VERSION = "spikedecode early exit", 1
 # What the decision is made of, and how it is run; alpha and threshold are kept as they were given, too.
 RULE_SETTINGS = ("n_steps", "criterion", "accumulate", "check_every")
-RUN_SETTINGS = ("batch_size", "compact_below", "calibrator", "inputs")
+RUN_SETTINGS = ("batch_size", "compact_below", "look_ahead", "calibrator", "inputs")
 _SETTINGS = {"alpha", "threshold", *RULE_SETTINGS, *RUN_SETTINGS}
 _FITTED = {
     "alpha": float,

@@ -274,12 +274,13 @@ def test_anytime_runs_no_further_than_it_is_asked():
 
 def test_decision_comes_back_from_its_file_bit_for_bit(data, tmp_path):
     settings = {"criterion": "entropy", "accumulate": "mean", "check_every": 2, "batch_size": 17, "compact_below": 0.25}
+    settings["look_ahead"] = 3
     decide = DynamicConfidence(None, N_STEPS, **settings, calibrator="ece").fit(*data["valid"])
     path = decide.save(tmp_path / "exit.json")
     loaded = DynamicConfidence.load(path, None)
     assert loaded.fitted_ == decide.fitted_
     assert loaded.rule_ == decide.rule_
-    assert (loaded.batch_size, loaded.compact_below, loaded.calibrator) == (17, 0.25, "ece")
+    assert (loaded.batch_size, loaded.compact_below, loaded.look_ahead, loaded.calibrator) == (17, 0.25, 3, "ece")
     ours, theirs = decide.predict(data["test"][0]), loaded.predict(data["test"][0])
     assert torch.equal(ours.steps, theirs.steps)
     assert torch.equal(ours.certainty, theirs.certainty)

@@ -112,6 +112,28 @@ def test_how_the_batch_is_cut_and_compacted_changes_no_answer(
     assert found.work.needed_sample_steps == sum(one.work.sample_steps for one in alone)
 
 
+@pytest.mark.parametrize("check_every", [1, 2, 3])
+@pytest.mark.parametrize("look_ahead", [2, 3, 50])
+def test_looking_ahead_changes_no_answer_and_calls_the_network_less_often(check_every, look_ahead):
+    rule = ExitRule(n_steps=11, threshold=0.5, check_every=check_every)
+    x = inputs(30, seed=3)
+    alone = [run_until_sure(TinyNetwork(), row[None], rule) for row in x]
+    network = TinyNetwork()
+    ahead = [run_until_sure(network, row[None], rule, look_ahead=look_ahead) for row in x]
+    for name in ("labels", "steps", "confidence", "certainty"):
+        assert [getattr(one, name).item() for one in ahead] == [getattr(one, name).item() for one in alone], name
+    assert len({int(one.steps) for one in alone}) > 2
+    assert sum(one.work.calls for one in ahead) < sum(one.work.calls for one in alone)
+    assert sum(one.work.sample_steps for one in ahead) == sum(steps * rows for steps, rows in network.runs)
+    for one, plain in zip(ahead, alone, strict=True):
+        spare = one.work.sample_steps - plain.work.sample_steps
+        assert 0 <= spare < check_every * look_ahead
+        assert one.work.needed_sample_steps == plain.work.needed_sample_steps
+    # Samples in one batch are not looked ahead for.
+    together = run_until_sure(TinyNetwork(), x, rule, look_ahead=look_ahead)
+    assert together.work.calls == run_until_sure(TinyNetwork(), x, rule).work.calls
+
+
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("make", [TinyNetwork, Sequences])
 def test_batch_of_none_and_of_one(n, make):
