@@ -7,29 +7,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from neuroloaders.checks import check_finite, check_int, check_number, check_option, invalid
+from neuroloaders.checks import check_int, check_number, check_option, invalid
+from reservoir.inputs import Inputs, attended, random_for, targets
 from reservoir.network import Reservoir, whole_steps
 from reservoir.readout import Readout
-from reservoir.recording import Record
+from reservoir.recording import Record, Recording
 from reservoir.rules.base import Lesson, Rule
 from reservoir.rules.three_factor import ThreeFactorRule
 from reservoir.rules.two_factor import TwoFactorRule
 from reservoir.simulate import simulate
-from reservoir.state import State
-from reservoir.stimulus import Pulse, Stimulus
+from reservoir.state import State, initial_state
+from reservoir.stimulus import Stimulus
 from reservoir.tasks import PredictionTask, Trials
 
-__all__ = ["READOUTS", "PredictionLearner"]
+__all__ = ["READOUTS", "Diverged", "PredictionLearner"]
 
 READOUTS = {
     "factored": "what times when: one readout tells which event, another when; the product is the prediction",
     "merged": "one readout for both, with the event that came as a bump and the others as zero",
 }
-# What random numbers are drawn for; part of the seed, so that no two purposes share them.
-_CUES, _EVENTS, _FEEDBACK = range(3)
+
+
+class Diverged(ValueError):
+    """Weights are not finite any more: the learning rate is too high, or the rule unstable."""
 
 
 class PredictionLearner:
@@ -65,6 +69,13 @@ class PredictionLearner:
         teach without driving the network.
     what_window_ms : tuple of float
         When after the onset of the cue the trace is averaged to tell what comes.
+    reset_state : bool
+        Whether each trial begins anew: when its cue comes on, the network is at rest, as `reset` with ``state=True``
+        leaves it, and of the trial before only weights are left. The pause before the cue is not simulated then, for
+        nothing of it would be left. By default the network runs on from trial to trial, and its state when the cue
+        comes is another one each time.
+    jitter_mV : float
+        Standard deviation of what is added to each v when the state is reset.
     seed : int
         Of everything that is drawn, for lane 0; other lanes have those that follow.
     backend : str
@@ -78,6 +89,8 @@ class PredictionLearner:
         The readout of timing; `when.weights` has shape (B, K, N).
     what_weights : ndarray, shape (B, K, N)
         Weights of the readout of identity.
+    inputs : Inputs
+        Cues, events and feedback weights of each network.
     state : State or None
         Of the networks, after the last trial.
     clamped : ndarray of int64, shape (B,)
@@ -86,8 +99,8 @@ class PredictionLearner:
 
     Raises
     ------
-    ValueError
-        From `train`, if weights are not finite any more: the learning rate is too high.
+    Diverged
+        From `train`, if weights are not finite any more. It is a ValueError.
 
     Notes
     -----
@@ -95,6 +108,13 @@ class PredictionLearner:
     output is fed back, and their product as prediction, ``max(0, y_k) max(0, z_k(t))``. The constants are this
     project's, for none were published in what was available; those of the time step are for networks with 1 ms. In
     training the lesson is active for the event that comes, from the cue to the end of the trial.
+
+    Cues that are drawn for every neuron excite much the same neurons: the mean activities after two cues have a cosine
+    of about 0.7. Several cues are told apart all the same, but take more trials each than one alone, about twice as
+    many after a switch.
+
+    With `reset_state` one thing is not asked any more: that a cue brings a network whose state differs each time onto
+    the same path. Errors are much the same. Whether [1]_ resets is not known.
 
     References
     ----------
@@ -124,6 +144,8 @@ class PredictionLearner:
         cue_current: float = 40.0,
         event_current: float = 0.0,
         what_window_ms: tuple[float, float] = (20.0, 170.0),
+        reset_state: bool = False,
+        jitter_mV: float = 1.0,
         seed: int = 0,
         backend: str = "numba",
         n_threads: int | None = None,
@@ -142,21 +164,15 @@ class PredictionLearner:
         if start >= stop:
             raise invalid("what_window_ms", "be (start, stop) with start before stop", what_window_ms)
         self.what_window = (start, stop)
+        self.reset_state, self.jitter_mV = reset_state, check_number("jitter_mV", jitter_mV, at_least=0)
         self.seed = check_int("seed", seed, at_least=0)
         self.backend, self.n_threads = backend, n_threads
-        check_number("cue_current", cue_current)
-        check_number("event_current", event_current)
-        check_number("feedback", feedback, at_least=0)
+        self.inputs = Inputs.draw(
+            self.networks, n_cues=self.n_cues, n_events=self.n_events, cue_current=cue_current,
+            event_current=event_current, feedback=feedback, seed=self.seed,
+        )  # fmt: skip
         n, k = first.n, self.n_events
-        self.cues, self.events, fed = [], [], []
-        for lane, net in enumerate(self.networks):
-            rng = self._source(_CUES, lane)
-            self.cues.append([cue_current * rng.random(n) for _ in range(self.n_cues)])
-            rng = self._source(_EVENTS, lane)
-            self.events.append([event_current * _fifth(net, rng) * rng.random(n) for _ in range(k)])
-            fed.append(feedback * self._source(_FEEDBACK, lane).uniform(-1, 1, (n, k)))
-        self.drives = event_current != 0
-        self.when = Readout(n, k, tau_ms=tau_ms, feedback=np.array(fed))
+        self.when = Readout(n, k, tau_ms=tau_ms, feedback=self.inputs.feedback)
         self.what_weights = np.zeros((n_lanes, k, n))
         self.state: State | None = None
         self.clamped = np.zeros(n_lanes, dtype=np.int64)
@@ -171,8 +187,29 @@ class PredictionLearner:
         """Time step of the networks."""
         return self.networks[0].dt_ms
 
-    def _source(self, purpose: int, lane: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed + lane, purpose])
+    def reset(self, *, state: bool = False, weights: bool = False, rule: bool = False) -> None:
+        """Set what is named back, and nothing else.
+
+        Parameters
+        ----------
+        state : bool
+            The networks, to rest with v jittered by `jitter_mV`, and all that remembers their activity: the traces, and
+            the eligibilities of `ThreeFactorRule`. Noise goes on, so that no trial repeats that of another one.
+        weights : bool
+            The weights of both readouts, to zero.
+        rule : bool
+            What the rule keeps, such as the covariance of FORCE.
+        """
+        if state:
+            step = 0 if self.state is None else self.state.step
+            seeds = [self.seed + lane for lane in range(self.n_lanes)] if self.state is None else self.state.seeds
+            self.state = self._at_rest(self.networks, seeds, step)
+            self.when.reset(trace=True)
+            if isinstance(self.rule, ThreeFactorRule):
+                self.when.memory = np.zeros_like(self.when.memory)
+        if weights:
+            self.what_weights = np.zeros_like(self.what_weights)
+        self.when.reset(weights=weights, rule=rule)
 
     def train(self, trials: Trials | Sequence[Trials], *, progress: bool = False) -> None:
         """Learn from trials, and go on from where the last ones ended.
@@ -197,27 +234,12 @@ class PredictionLearner:
         if first.end[0] - first.start[0] != length:
             got = f"trials of {first.end[0] - first.start[0]} steps instead of {length}"
             raise invalid("trials", f"be drawn with the time step of the networks, {self.dt_ms:g} ms", got)
-        shape = (first.n_steps, self.n_lanes, self.n_events)
-        target, active = np.zeros(shape), np.zeros(shape)
-        for lane, own in enumerate(lists):
-            bumps = [own.task.bumps(dt_ms=self.dt_ms, cue=cue) for cue in range(self.n_cues)]
-            windows = [self._attended(own.task, cue) for cue in range(self.n_cues)]
-            for start, end, cue, event in zip(own.start, own.end, own.cue, own.event, strict=True):
-                if self.readout == "merged":
-                    active[start:end, lane] = windows[cue]
-                elif event >= 0:
-                    active[start:end, lane, event] = windows[cue][:, event]
-                if event >= 0:
-                    target[start:end, lane, event] = bumps[cue][:, event]
-        lesson = self.rule.teach(
-            target, active=active, windows=self._what_windows(first), seed=[self.seed + k for k in range(self.n_lanes)]
-        )
-        stimulus = Stimulus(first.n_steps * self.dt_ms, pulses=self._pulses(lists, with_events=True))
-        self.state, clamped = self._run(stimulus, self.when, lesson, self.state, progress)
-        self.clamped += clamped
-        check_finite("weights", self.when.weights, advice="Learning diverged. Lower the rule's `eta`.")
-        for lane, own in enumerate(lists):
-            self.what.learn(self.what_weights[lane], self.when.averages[lane], own.event)
+        if not self.reset_state:
+            self._learn(lists, progress)
+            return
+        for trial in _with_bar(range(len(first)), progress):
+            self.reset(state=True)
+            self._learn([_from_cue(own.part(trial, trial + 1)) for own in lists], progress=False)
 
     def test(
         self, task: PredictionTask, *, cue: int = 0, n_repeats: int = 1, pause_ms: float = 200.0, seed: int = 0
@@ -233,7 +255,7 @@ class PredictionLearner:
         n_repeats : int
             How often, R, from the same state with other noise.
         pause_ms : float
-            Pause before the cue.
+            Pause before the cue; none if the state is reset in each trial.
         seed : int
             Of the noise.
 
@@ -242,29 +264,108 @@ class PredictionLearner:
         ndarray, shape (R, T, B, K)
             The predictions.
         """
+        r = check_int("n_repeats", n_repeats, at_least=1)
+        readout, _ = self._cue_alone(task, cue, r, pause_ms, seed, Record(spikes="none"))
+        length = whole_steps(task.trial_ms, self.dt_ms, "trial_ms")
+        z = np.maximum(readout.outputs[-length:], 0)
+        z = z.reshape(len(z), r, self.n_lanes, self.n_events).transpose(1, 0, 2, 3)
+        if self.boxcar_ms is not None:
+            z = z * attended(task, self.dt_ms, cue=cue, boxcar_ms=self.boxcar_ms)[None, :, None]
+        if self.readout == "merged":
+            return z
+        mean = readout.averages[:, 0].reshape(r, self.n_lanes, -1)
+        y = np.maximum(np.einsum("bkn,rbn->rbk", self.what_weights, mean), 0)
+        return z * y[:, None]
+
+    def record(
+        self,
+        task: PredictionTask,
+        *,
+        cue: int = 0,
+        pause_ms: float = 200.0,
+        seed: int = 0,
+        record: Record | None = None,
+    ) -> Recording:
+        """Return what the networks do in a test, with learning off; nothing is changed.
+
+        Parameters
+        ----------
+        task : PredictionTask
+            Length of trial and cue are taken from it.
+        cue : int
+            Which cue.
+        pause_ms : float
+            Pause before the cue; none if the state is reset in each trial.
+        seed : int
+            Of the noise: that of the first repetition of `test` with this seed.
+        record : Record, optional
+            What to keep; by default all spikes.
+
+        Returns
+        -------
+        Recording
+            A lane for each network; the cue comes on after the pause.
+        """
+        return self._cue_alone(task, cue, 1, pause_ms, seed, Record() if record is None else record)[1]
+
+    def _learn(self, lists: Sequence[Trials], progress: bool) -> None:
+        """Run trials with learning on."""
+        first = lists[0]
+        target, active = targets(lists, self.dt_ms, boxcar_ms=self.boxcar_ms, all_events=self.readout == "merged")
+        lesson = self.rule.teach(
+            target, active=active, windows=self._what_windows(first), seed=[self.seed + k for k in range(self.n_lanes)]
+        )
+        stimulus = Stimulus(first.n_steps * self.dt_ms, pulses=self.inputs.pulses(lists, self.dt_ms, with_events=True))
+        try:
+            recording = self._run(stimulus, self.when, lesson, self.state, progress)
+        except ValueError as error:
+            if np.isfinite(self.when.weights).all():
+                raise
+            raise self._diverged() from error
+        if not np.isfinite(self.when.weights).all():
+            raise self._diverged()
+        self.state = recording.state
+        self.clamped += recording.clamped
+        for lane, own in enumerate(lists):
+            self.what.learn(self.what_weights[lane], self.when.averages[lane], own.event)
+
+    def _diverged(self) -> Exception:
+        lanes = np.flatnonzero(~np.isfinite(self.when.weights).all(axis=(1, 2))).tolist()
+        advice = "Learning diverged. Lower the rule's `eta`, or raise its `forgetting`."
+        return invalid("weights", "stay finite", f"NaN or infinity in networks {lanes}", advice, kind=Diverged)
+
+    def _cue_alone(
+        self, task: PredictionTask, cue: int, r: int, pause_ms: float, seed: int, record: Record
+    ) -> tuple[Readout, Recording]:
+        """Run r tests of each network side by side, lane after lane, on copies of states and readout."""
         self._check_task(task)
         check_int("cue", cue, at_least=0, at_most=self.n_cues - 1)
-        r, n_lanes = check_int("n_repeats", n_repeats, at_least=1), self.n_lanes
-        quiet = _one_trial(task, pause_ms)
-        trials = replace(quiet.trials(dt_ms=self.dt_ms, generator=0), cue=np.array([cue]))
+        n_lanes = self.n_lanes
+        trials = _one_trial(task, 0.0 if self.reset_state else pause_ms).trials(dt_ms=self.dt_ms, generator=0)
+        trials = replace(trials, cue=np.array([cue]))
         lanes = [lane for _ in range(r) for lane in range(n_lanes)]
         # Far from the seeds of training.
         seeds = [(1 << 40) + (seed << 20) + (self.seed + lane) * 1000 + k for k in range(r) for lane in range(n_lanes)]
         readout = self.when.fork(lanes)
         networks = [self.networks[lane] for lane in lanes]
         state = None if self.state is None else self.state.fork(lanes, seeds=seeds)
-        pulses = [replace(p, lane=p.lane + k * n_lanes) for p in self._pulses([trials] * n_lanes) for k in range(r)]
+        if self.reset_state:
+            state = self._at_rest(networks, seeds, 0 if self.state is None else self.state.step)
+            readout.reset(trace=True)
+        pulses = self.inputs.pulses([trials] * n_lanes, self.dt_ms)
+        pulses = [replace(pulse, lane=pulse.lane + k * n_lanes) for pulse in pulses for k in range(r)]
         stimulus = Stimulus(trials.n_steps * self.dt_ms, pulses=pulses)
-        self._run(stimulus, readout, Lesson(windows=self._what_windows(trials)), state, False, networks, seeds)
-        z = np.maximum(readout.outputs[trials.start[0] :], 0)
-        z = z.reshape(len(z), r, n_lanes, self.n_events).transpose(1, 0, 2, 3)
-        if self.boxcar_ms is not None:
-            z = z * self._attended(task, cue)[None, :, None]
-        if self.readout == "merged":
-            return z
-        mean = readout.averages[:, 0].reshape(r, n_lanes, -1)
-        y = np.maximum(np.einsum("bkn,rbn->rbk", self.what_weights, mean), 0)
-        return z * y[:, None]
+        lesson = Lesson(windows=self._what_windows(trials))
+        return readout, self._run(stimulus, readout, lesson, state, False, networks, seeds, record)
+
+    def _at_rest(self, networks: Sequence[Reservoir], seeds: Sequence[int], step: int) -> State:
+        """Return a state at rest, with each v jittered, after as many steps as have been run."""
+        seeds = [int(seed) for seed in seeds]
+        state = initial_state(list(networks), len(networks), seed=seeds)
+        state.step = step
+        for v, seed in zip(state.v, seeds, strict=True):
+            v += self.jitter_mV * random_for("jitter", seed, step).standard_normal(len(v))
+        return state
 
     def _check_task(self, task: PredictionTask) -> None:
         if task.n_events != self.n_events or task.n_cues != self.n_cues:
@@ -273,26 +374,8 @@ class PredictionLearner:
         if self.what_window[1] * self.dt_ms > task.trial_ms:
             raise invalid("what_window_ms", f"end in the trial of {task.trial_ms:g} ms", f"{self.what_window}")
 
-    def _attended(self, task: PredictionTask, cue: int) -> np.ndarray:
-        """Return where a trial may be learned from, shape (T, K)."""
-        t_ms = np.arange(whole_steps(task.trial_ms, self.dt_ms, "trial_ms"))[:, None] * self.dt_ms
-        if self.boxcar_ms is None:
-            return np.ones((len(t_ms), self.n_events))
-        return (np.abs(t_ms - task.delays_ms[cue]) < self.boxcar_ms).astype(np.float64)
-
     def _what_windows(self, trials: Trials) -> np.ndarray:
         return trials.start[:, None] + np.array(self.what_window)
-
-    def _pulses(self, lists: Sequence[Trials], *, with_events: bool = False) -> list[Pulse]:
-        pulses, dt = [], self.dt_ms
-        for lane, trials in enumerate(lists):
-            cues, task = self.cues[lane], trials.task
-            for start, cue, event in zip(trials.start * dt, trials.cue, trials.event, strict=True):
-                pulses.append(Pulse(start, start + task.cue_ms, cues[cue], lane))
-                if with_events and self.drives and event >= 0:
-                    onset = start + task.delays_ms[cue, event]
-                    pulses.append(Pulse(onset, onset + task.event_ms, self.events[lane][event], lane))
-        return pulses
 
     def _run(
         self,
@@ -303,12 +386,13 @@ class PredictionLearner:
         progress: bool,
         networks: Sequence[Reservoir] | None = None,
         seeds: Sequence[int] | None = None,
-    ) -> tuple[State, np.ndarray]:
+        record: Record | None = None,
+    ) -> Recording:
         if seeds is None and state is None:
             seeds = [self.seed + lane for lane in range(self.n_lanes)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="v was held at v_min")
-            recording = simulate(
+            return simulate(
                 self.networks if networks is None else networks,
                 stimulus,
                 readout=readout,
@@ -316,11 +400,24 @@ class PredictionLearner:
                 backend=self.backend,
                 state=state,
                 seed=seeds,
-                record=Record(spikes="none"),
+                record=Record(spikes="none") if record is None else record,
                 n_threads=self.n_threads,
                 progress=progress,
             )
-        return recording.state, recording.clamped
+
+
+def _with_bar(trials: range, show: bool) -> Any:
+    """Return the numbers of trials, with a bar if it is to be shown."""
+    if not show:
+        return trials
+    from tqdm.auto import tqdm
+
+    return tqdm(trials, unit="trial")
+
+
+def _from_cue(trial: Trials) -> Trials:
+    """Return a single trial without the pause before it."""
+    return replace(trial, start=trial.start - trial.start[0], end=trial.end - trial.start[0])
 
 
 def _one_trial(task: PredictionTask, pause_ms: float) -> PredictionTask:
@@ -329,11 +426,3 @@ def _one_trial(task: PredictionTask, pause_ms: float) -> PredictionTask:
         task.delays_ms, task.probabilities, n_trials=1, trial_ms=task.trial_ms, pause_ms=(pause_ms, pause_ms),
         sigma_ms=task.sigma_ms, cue_ms=task.cue_ms,
     )  # fmt: skip
-
-
-def _fifth(net: Reservoir, rng: np.random.Generator) -> np.ndarray:
-    """Return 1 for a random fifth of the neurons that excite, else 0."""
-    who = np.flatnonzero(net.signs >= 0)
-    chosen = np.zeros(net.n)
-    chosen[rng.permutation(who)[: round(0.2 * len(who))]] = 1.0
-    return chosen

@@ -18,7 +18,10 @@ from neuroloaders.checks import check_int, check_option, invalid
 from reservoir import backends
 from reservoir.backends.spec import Plan
 from reservoir.network import Reservoir
+from reservoir.plastic_part import PlasticPart, lane_networks
+from reservoir.plasticity import Plasticity, as_plasticity
 from reservoir.recording import Record, Recording, Sink
+from reservoir.rules.stdp import STDP
 from reservoir.state import State, as_seeds, initial_state
 from reservoir.stimulus import Stimulus, as_stimulus
 
@@ -33,6 +36,7 @@ def simulate(
     *,
     readout: Any = None,
     rule: Any = None,
+    plasticity: Plasticity | STDP | None = None,
     backend: str = "numba",
     batch: int = 1,
     state: State | None = None,
@@ -57,6 +61,9 @@ def simulate(
         What reads, learns and feeds back inside the loop; see `reservoir.backends.spec.LoopPart`.
     rule : Lesson, optional
         What the readout learns and how, such as ``ThreeFactorRule().teach(target)``.
+    plasticity : Plasticity, STDP or DopamineSTDP, optional
+        How synapses inside the network change. By default their weights are fixed: those of the network, or of `state`
+        where an earlier run has changed them.
     backend : str
         A key of `reservoir.backends.BACKENDS`.
     batch : int
@@ -119,6 +126,12 @@ def simulate(
     sizes = {"n": first.n, "n_lanes": n_lanes, "n_steps": n_steps, "step": now.step}
     sink = Sink(record, **sizes, dt_ms=first.dt_ms, dtype=real)
     bar = _Bar(n_steps * n_lanes, progress)
+    plastic = None
+    if plasticity is not None:
+        plastic = PlasticPart(as_plasticity(plasticity), nets, now.synapses, now.step, n_steps)
+        nets = plastic.networks
+    elif now.synapses is not None:
+        nets = lane_networks(nets, now.synapses)
     plan = Plan(
         networks=nets,
         schedules=schedules,
@@ -130,6 +143,7 @@ def simulate(
         device=device,
         part=None,
         on_steps=bar.update,
+        plastic=plastic,
     )
     if readout is not None:
         plan = replace(plan, part=readout.loop_part(rule, plan))
@@ -138,6 +152,8 @@ def simulate(
     with bar:
         clamped = backends.run(backend, plan, now, sink)
     now.step += n_steps
+    if plastic is not None:
+        now.synapses = plastic.finish()
     if clamped.any():
         warnings.warn(
             f"v was held at v_min = {first.v_min:g} mV {int(clamped.sum())} times: the inhibition is stronger than the "

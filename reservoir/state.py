@@ -13,6 +13,7 @@ import numpy as np
 
 from neuroloaders.atomic import atomic_write
 from neuroloaders.checks import check_int, corrupt_file, invalid
+from reservoir.synapses import SynapseState
 
 __all__ = ["State", "initial_state"]
 
@@ -37,6 +38,8 @@ class State:
         Current that a readout feeds back in the next step.
     recent : ndarray of int64, shape (spikes, 3)
         Spikes that are still on their way: lane, how many steps ago (1 is the last step), neuron; sorted.
+    synapses : SynapseState or None
+        Plastic synapses, once there have been any.
     """
 
     step: int
@@ -47,6 +50,7 @@ class State:
     h: np.ndarray
     fed: np.ndarray
     recent: np.ndarray
+    synapses: SynapseState | None = None
 
     @property
     def n_lanes(self) -> int:
@@ -95,7 +99,8 @@ class State:
         picked = {name: getattr(self, name)[index].copy() for name in ("seeds", "v", "u", "s", "h", "fed")}
         if seeds is not None:
             picked["seeds"] = as_seeds(seeds, len(index))
-        return State(step=self.step, recent=np.concatenate(recent).reshape(-1, 3), **picked)
+        synapses = None if self.synapses is None else self.synapses.fork(index)
+        return State(step=self.step, recent=np.concatenate(recent).reshape(-1, 3), synapses=synapses, **picked)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the state to a file of numpy's npz format.
@@ -106,7 +111,8 @@ class State:
             The file; it is replaced once the new one is complete.
         """
         with atomic_write(path) as file:
-            np.savez(file, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+            arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "synapses"}
+            np.savez(file, **arrays, **({} if self.synapses is None else self.synapses.arrays()))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> State:
@@ -124,14 +130,16 @@ class State:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                found = {f.name: arrays[f.name] for f in fields(cls)}
+                found = {f.name: arrays[f.name] for f in fields(cls) if f.name != "synapses"}
+                if "synapses.values" in arrays:
+                    found["synapses"] = SynapseState.of_arrays(arrays)
         except (KeyError, ValueError, EOFError) as error:
             raise corrupt_file(path, f"it is no saved state ({error})") from error
         return cls(**found | {"step": int(found["step"])})
 
 
 def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
+    return value.copy() if isinstance(value, np.ndarray | SynapseState) else value
 
 
 def as_seeds(seed: int | Sequence[int], n_lanes: int) -> np.ndarray:

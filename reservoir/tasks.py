@@ -309,7 +309,9 @@ def rmse(outputs: np.ndarray, truth: np.ndarray) -> float:
         What a model gave after the cue alone, and `PredictionTask.truth`.
     """
     check_shape("outputs", outputs, np.shape(truth))
-    return float(np.sqrt(np.mean((np.asarray(outputs) - truth) ** 2)))
+    # Outputs of a network that diverges may be too large to square: their error is infinite.
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.mean((np.asarray(outputs) - truth) ** 2)))
 
 
 def nrmse(outputs: np.ndarray, truth: np.ndarray) -> float:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from neuroloaders.checks import check_option, invalid, soft_import
+from reservoir.backends.brian2_synapses import PlasticSynapses
 from reservoir.backends.spec import Plan, not_finite, parameters
 from reservoir.izhikevich import BENT, PARAMETERS, SCHEMES
 from reservoir.noise import normals
@@ -147,6 +148,9 @@ class _Lane:
         constants |= {"highest": _HIGHEST, "lowest": -_HIGHEST}
         for r, synapse in enumerate(net.synapses):
             constants[f"fast{r}"], constants[f"slow{r}"] = synapse.decays(net.dt_ms)
+        self.plastic = None if plan.plastic is None else PlasticSynapses(brian2, plan.plastic, lane)
+        if self.plastic is not None:
+            namespace |= self.plastic.namespace()
         namespace |= constants if net.v_min is not None else {k: x for k, x in constants.items() if k != "v_min"}
         equations = [f"{name} : 1 (constant)" for name in names] + ["v : 1", "u : 1", "low : 1", "base : 1 (constant)"]
         equations += ["noise : 1 (constant)", "fed : 1", "drive : 1", "before : 1", "seen : 1", "top : 1", "i_syn : 1"]
@@ -259,13 +263,21 @@ class _Lane:
             mine = np.nonzero(net.receptor[pre[order]] == r)[0]
             if not len(mine):
                 continue
-            synapses = self.brian2.Synapses(
-                self.group, self.group, "w : 1 (constant)", on_pre=f"{target}{r}_post += w", name=f"kind{r}"
-            )
+            if self.plastic is not None:
+                numbers = np.arange(len(pre))[order][mine]
+                synapses = self.plastic.synapses(self.group, f"{target}{r}", f"kind{r}", numbers)
+            else:
+                code = f"{target}{r}_post += w"
+                synapses = self.brian2.Synapses(
+                    self.group, self.group, "w : 1 (constant)", on_pre=code, name=f"kind{r}"
+                )
             synapses.connect(i=pre[order][mine], j=post[order][mine])
-            synapses.w = weight[order][mine]
+            if self.plastic is None:
+                synapses.w = weight[order][mine]
+            else:
+                yield from self.plastic.start(synapses, scale)
             if wiring.max_delay:
-                synapses.delay = delay[order][mine] * net.dt_ms * self.brian2.ms
+                synapses.pre.delay = delay[order][mine] * net.dt_ms * self.brian2.ms
             yield synapses
 
     def _read_out(self) -> Any:
@@ -318,6 +330,8 @@ class _Lane:
             state.s[lane, r] = getattr(group, f"s{r}")[:]
             if state.h.shape[1]:
                 state.h[lane, r] = getattr(group, f"h{r}")[:]
+        if self.plastic is not None:
+            self.plastic.give_back()
         state.recent = self._recent(state.recent, steps[order], neurons[order])
         return int(group.low[:].sum())
 

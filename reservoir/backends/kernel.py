@@ -6,7 +6,8 @@ What a step does, in this order; every backend computes these lines and rounds a
     2. v in substeps (bounded below by v_min), then u
     3. synaptic currents decay
     4. neurons at their peak spike: v = c, u = u + d
-    5. spikes that are due reach their targets: longest delay first, then by sender, then by receiver, ascending
+    5. spikes that are due reach their targets: longest delay first, then by sender, then by receiver, ascending;
+       plastic synapses change as `reservoir.plastic_kernel` says
     6. a readout and its rule see the spikes of the step and write the feedback of the next one
 
 Traces hold what drove the step (synaptic current) and what came of it before the reset (v, cut at the peak, and u).
@@ -34,6 +35,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from reservoir.noise_kernel import fill_normals
+from reservoir.plastic_kernel import Plastic, begin_step, deliver, potentiate, write_down
 
 __all__ = ["Cells", "Drive", "Memory", "Output", "Scratch", "Wires", "compiled_loop"]
 
@@ -67,7 +69,7 @@ class Memory(NamedTuple):
 
 
 class Wires(NamedTuple):
-    """Synapses: delays (Q,), cuts (K + 1, Q * N), post, weight (S,), receptor (N,), decays (2, R)."""
+    """Synapses: delays (Q,), cuts (K + 1, Q * N), post, weight (S,), receptor (N,), decays (2, R); plastic ones."""
 
     delays: np.ndarray
     cuts: np.ndarray
@@ -75,6 +77,7 @@ class Wires(NamedTuple):
     weight: np.ndarray
     receptor: np.ndarray
     decays: np.ndarray
+    plastic: Plastic | tuple[()] = ()
 
 
 class Drive(NamedTuple):
@@ -164,12 +167,13 @@ def _wait_for_all(barrier, n_threads):
 def _sources() -> int:
     """Fingerprint of the code that is compiled into the loop: numba's cache looks at one file only."""
     folder = Path(__file__).parent
-    parts = (folder / "kernel.py", folder.parent / "noise_kernel.py", folder.parent / "noise.py")
+    names = ("backends/kernel.py", "noise_kernel.py", "noise.py", "plastic_kernel.py", "rules/stdp.py")
+    parts = [folder.parent / name for name in names]
     return zlib.crc32(b"".join(part.read_bytes() for part in parts)) + 1
 
 
 @cache
-def compiled_loop(is_2007: bool, bent: bool, threaded: bool) -> Any:
+def compiled_loop(is_2007: bool, bent: bool, threaded: bool, plastic: bool = False) -> Any:
     """Return the loop for one set of options, which are constants to the compiler.
 
     Parameters
@@ -180,6 +184,8 @@ def compiled_loop(is_2007: bool, bent: bool, threaded: bool) -> Any:
         Whether u bends and peaks move (`izhikevich.BENT`).
     threaded : bool
         Whether several threads share a lane.
+    plastic : bool
+        Whether synapses change.
 
     Returns
     -------
@@ -374,7 +380,11 @@ def compiled_loop(is_2007: bool, bent: bool, threaded: bool) -> Any:
             if thread == 0:
                 output.counts[done] = n_spikes
 
-            # 5. Delivery.
+            # 5. Delivery, before which plastic synapses see who spiked.
+            if plastic:
+                begin_step(wires.plastic, thread, step, low, high)
+                for j in range(found):
+                    potentiate(wires.plastic, thread, step, spiked[j])
             for q in range(delays.shape[0]):
                 source = (step - delays[q]) % n_rows
                 for k in range(n_threads):
@@ -382,8 +392,14 @@ def compiled_loop(is_2007: bool, bent: bool, threaded: bool) -> Any:
                     for j in range(ring_count[source, k]):
                         pre = ring[source, lane_start + j]
                         to = target[receptor[pre]]
-                        for m in range(low[q * n_all + pre], high[q * n_all + pre]):
-                            to[post[m]] += weight[m]
+                        g = q * n_all + pre
+                        if plastic:
+                            deliver(wires.plastic, thread, step, g, pre, low[g], high[g], post, weight, to)
+                        else:
+                            for m in range(low[g], high[g]):
+                                to[post[m]] += weight[m]
+            if plastic:
+                write_down(wires.plastic, thread, step, first, last)
 
             # 6. Readout and rule, on one thread; the feedback must be there before anybody goes on.
             if hook != 0:

@@ -95,6 +95,8 @@ class Plan:
         Where the torch backend runs.
     part : LoopPart or None
         Readout and rule.
+    plastic : PlasticPart or None
+        Synapses that change; each lane then has a network object of its own.
     on_steps : callable
         Told how many steps of a lane were done.
     """
@@ -109,6 +111,7 @@ class Plan:
     device: str | None
     part: LoopPart | None
     on_steps: Callable[[int], None]
+    plastic: Any = None
 
     @property
     def n(self) -> int:

@@ -105,7 +105,7 @@ class _Lanes:
         self.max_delay = self.delays[0]
         start = np.zeros((len(self.delays), len(nets), n), dtype=np.int64)
         length = np.zeros_like(start)
-        posts, weights, offset = [], [], 0
+        posts, weights, offset, self.offset = [], [], 0, []
         for k, net in enumerate(nets):
             wiring = net.wiring
             for q, delay in enumerate(wiring.delays):
@@ -115,6 +115,7 @@ class _Lanes:
             scale = np.array([synapse.scale for synapse in net.synapses])[net.receptor]
             posts.append(wiring.post.astype(np.int64))
             weights.append(wiring.weights_as(dtype, scale))
+            self.offset.append(offset)
             offset += len(wiring.post)
         self.start, self.length = (self._tensor(a.reshape(len(self.delays), -1)) for a in (start, length))
         self.post, self.weight = self._tensor(np.concatenate(posts)), self._tensor(np.concatenate(weights))
@@ -209,12 +210,25 @@ class _Lanes:
             self.v = torch.where(spiked, c, self.v)
             self.u = torch.where(spiked, self.u + d, self.u)
         self.history.append(flat)
+        if plan.plastic is not None:
+            self._change(step)
         self._deliver()
         self.found.append(flat.cpu().numpy())
         if plan.part is not None:
             self._read_out(step, t)
         if len(self.found) == plan.chunk_steps:
             self.flush(sink)
+
+    def _change(self, step: int) -> None:
+        """Let plastic synapses change on the host, lane by lane, and take over the weights that act."""
+        n, history = self.plan.n, [flat.cpu().numpy() for flat in self.history]
+        for lane, net in enumerate(self.plan.networks):
+            mine = [flat[(flat >= lane * n) & (flat < (lane + 1) * n)] - lane * n for flat in history]
+            nobody = mine[-1][:0]
+            due = [mine[-1 - d] if d < len(mine) else nobody for d in net.wiring.delays]
+            synapses, weights = self.plan.plastic.step(lane, step, mine[-1], due)
+            place = self.offset[int(self.net_of[lane])] + synapses
+            self.weight[self._tensor(place)] = self._tensor(weights.astype(self.plan.dtype))
 
     def _deliver(self) -> None:
         n, n_kinds = self.plan.n, self.s.shape[1]

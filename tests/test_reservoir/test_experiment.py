@@ -5,7 +5,8 @@ import pytest
 
 from reservoir import Reservoir
 from reservoir.analysis import condition_space, subspace_angles
-from reservoir.experiment import draw_trials, learning_curves, probability_sweep
+from reservoir.conditions import grid_of_tasks, join_weights, train_conditions
+from reservoir.experiment import amplitudes, draw_trials, learning_curves, probability_sweep
 from reservoir.learner import PredictionLearner
 from reservoir.rules import FORCE, ThreeFactorRule
 from reservoir.tasks import PredictionTask, rmse, standard_blocks
@@ -93,18 +94,10 @@ def test_least_squares_lags_after_a_switch_and_a_reset_helps():
 
 
 def grid_of_conditions(n, delays_ms, levels):
-    """Train one network, with one cue, anew in each condition; return weights of equal size, levels and delays."""
-    what, when, labels = [], [], []
-    for delay in delays_ms:
-        for level in levels:
-            task = PredictionTask((delay, delay + 200.0), level)
-            own = learner(n, 1)
-            own.train(draw_trials(own, [task]))
-            what.append(own.what_weights[0])
-            when.append(own.when.weights[0])
-            labels.append((level, delay))
-    weights = np.concatenate([np.array(part) / np.linalg.norm(part) for part in (what, when)], axis=1)
-    return condition_space(weights, dict(zip(("p", "delay"), np.transpose(labels), strict=True)))
+    """Train one network, with one cue, anew in each condition."""
+    tasks, labels = grid_of_tasks(delays_ms, levels)
+    what, when = train_conditions(Reservoir(n, generator=0), tasks, n_threads=1)
+    return condition_space(join_weights(what, when), labels)
 
 
 def test_one_direction_of_the_weights_follows_probability_and_another_the_delay():
@@ -112,6 +105,38 @@ def test_one_direction_of_the_weights_follows_probability_and_another_the_delay(
     assert np.abs(space.correlations["p"]).max() > 0.8
     assert np.abs(space.correlations["delay"]).max() > 0.8
     assert np.abs(space.correlations["p"]).argmax() != np.abs(space.correlations["delay"]).argmax()
+
+
+def test_condition_is_trained_as_a_learner_of_its_own_and_joined_weights_have_norm_one_each():
+    tasks, labels = grid_of_tasks((100.0, 200.0), (0.3, 0.9), n_trials=3)
+    net = Reservoir(80, generator=0)
+    what, when = train_conditions(net, tasks, seed=5, n_threads=1)
+    own = PredictionLearner(net, 2, seed=5, n_threads=1)
+    own.train(draw_trials(own, [tasks[2]]))
+    assert np.array_equal(what[2], own.what_weights[0])
+    assert np.array_equal(when[2], own.when.weights[0])
+    assert [labels[name][2] for name in ("p", "delay")] == [0.3, 200.0]
+    joined = join_weights(what, 10 * when)
+    assert np.isclose(np.linalg.norm(joined[:, :160]), 1)
+    assert np.isclose(np.linalg.norm(joined[:, 160:]), 1)
+    for make, message in (
+        (lambda: grid_of_tasks((), (0.5,)), "`delays_ms` must hold at least one delay"),
+        (lambda: train_conditions(net, []), "`tasks` must hold at least one PredictionTask"),
+        (lambda: join_weights(what, 0 * when), "`when` must differ from 0, got zeros"),
+        (lambda: join_weights(what, when[:2]), r"`when` must have shape \(4, 2, 80\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_amplitude_is_read_near_the_delay_only():
+    outputs = np.zeros((700, 3, 2))
+    outputs[260, 0, 0], outputs[400, 0, 0], outputs[450, 2, 1] = 0.4, 0.9, 0.2
+    amplitude, peak_ms = amplitudes(outputs, TASK, dt_ms=1.0)
+    assert amplitude.tolist() == [[0.4, 0], [0, 0], [0, 0.2]]
+    assert np.array_equal(peak_ms, [[260, np.nan], [np.nan, np.nan], [np.nan, 450]], equal_nan=True)
+    with pytest.raises(ValueError, match=r"`outputs` must have shape \(T, ..., 2\), got \(700, 3\)"):
+        amplitudes(outputs[:, :, 0], TASK, dt_ms=1.0)
 
 
 # --- what must hold -----------------------------------------------------------------------------------------------
@@ -205,6 +230,14 @@ def test_what_does_not_fit_is_refused():
         learning_curves(own, [TASK, small()], tests=(0, 5))
     with pytest.raises(ValueError, match=r"`tests` must be ascending"):
         learning_curves(own, [TASK], tests=(5, 0))
+    with pytest.raises(ValueError, match=r"`blocks` must hold at least one PredictionTask, got none"):
+        learning_curves(own, [], tests=(0,))
+    with pytest.raises(
+        ValueError, match=r"`blocks` must have trials of one length, `trial_ms`, got \[200.0, 700.0\] ms"
+    ):
+        learning_curves(own, [TASK, small()], tests=(0, 4))
+    with pytest.raises(ValueError, match=r"`diverged` must be one of 'raise', 'keep', got 'hide'"):
+        learning_curves(own, [TASK], tests=(0, 4), diverged="hide")
     with pytest.raises(ValueError, match=r"`readout` must be one of 'factored', 'merged'"):
         learner(100, 1, readout="both")
     with pytest.raises(ValueError, match=r"`what_window_ms` must be \(start, stop\)"):

@@ -1,0 +1,53 @@
+"""`examples/reservoir_what_when.py` as a user runs it: pictures, every number as JSON, and a stopped run goes on."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from reservoir.experiment_figures import FIGURES
+
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "reservoir_what_when.py"
+STAGES = ("learning", "sweep", "conditions", "rules", "ablations")
+
+
+def call(*options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_example_draws_measures_and_goes_on_where_it_was_stopped(tmp_path):
+    out = tmp_path / "run"
+    first = call("--fake", "--out", out)
+    assert first.returncode == 0, first.stderr
+    assert {path.stem for path in (out / "figures").iterdir()} == set(FIGURES)
+    results = json.loads((out / "results.json").read_text())
+    assert set(results) == {"figures", *STAGES}
+    rows = results["figures"]
+    with open(out / "results.csv", newline="") as file:
+        assert [float(row["measured"]) for row in csv.DictReader(file)] == [row["measured"] for row in rows]
+    # What is reported is what was measured.
+    measured = {row["claim"]: row["measured"] for row in rows}
+    rmse = np.array(results["learning"]["rmse"])
+    assert measured["error, trial 10"] == rmse[0, -1].mean()
+    assert measured["error after switches, trial 10"] == rmse[1:, -1].mean()
+    errors = {name: np.mean(values, axis=2) for name, values in results["rules"]["rmse"].items()}
+    assert measured["RLS / local, second block, trial 10"] == errors["RLS"][1, -1] / errors["local"][1, -1]
+    assert all(row["claim"] in first.stdout for row in rows)
+    assert str(out) in first.stdout
+    # As if it had been stopped in its last part.
+    (out / "results.json").unlink()
+    (out / "training" / "ablations.json").unlink()
+    again = call("--fake", "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert [line.split(":")[0] for line in again.stdout.splitlines() if line.endswith(" s")] == ["ablations"]
+    assert json.loads((out / "results.json").read_text()) == results
+    assert call("--fake", "--out", out).stdout.startswith("Found the finished")
+    other = call("--fake", "--seed", "1", "--out", out)
+    assert other.returncode == 1
+    assert "Traceback" not in other.stderr
