@@ -12,7 +12,19 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 # Notebook -> what it must print.
-NOTEBOOKS = {"learned_delays": "learned delays: 100.0%", "stop_when_sure": "<- the answer"}
+NOTEBOOKS = {
+    "learned_delays": "learned delays: 100.0%",
+    "stop_when_sure": "<- the answer",
+    "reservoir_raster": "the same spikes: True",
+}
+# Scripts that the tests of their package run.
+ELSEWHERE = {
+    "reservoir_dopamine_stdp.py",
+    "reservoir_fit_cell.py",
+    "reservoir_force_sine.py",
+    "reservoir_izhikevich_2003.py",
+    "reservoir_what_when.py",
+}
 # Script -> what makes it small; these compare networks of several time steps and write a report.
 SMALL = {
     "quickstart.py": ["--epochs", "1"],
@@ -46,7 +58,8 @@ def ran(request, tmp_path_factory):
 
 
 def test_every_script_is_run_here():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SMALL, "snn_delays.py", "snn_dynamic_confidence.py"}
+    here = {*SMALL, "snn_delays.py", "snn_dynamic_confidence.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == here | ELSEWHERE
     assert {path.stem for path in (EXAMPLES / "notebooks").glob("[!_]*.py")} == set(NOTEBOOKS)
 
 

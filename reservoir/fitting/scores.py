@@ -20,8 +20,8 @@ TERMS = {
     "isi": "ISI distance (Kreuz et al. 2007): mean over time of 1 - shorter / longer interval; mean over sweeps",
     "gamma": "1 - coincidence factor (Jolivet et al. 2008), all sweeps together",
 }
-# Weights of the terms. In the mix, counts and intervals weigh most: other cells hear those. The coincidence factor weighs
-# least: it is rugged, and in steps of current a cell need not repeat its own spikes to some ms.
+# Weights of the terms. In the mix, counts and intervals weigh most: other cells hear those. The coincidence factor
+# weighs least: it is rugged, and in steps of current a cell need not repeat its own spikes to some ms.
 LOSSES: dict[str, dict[str, float]] = {
     "features": {"voltage": 1.0, "count": 2.0, "latency": 1.0, "isi": 2.0, "gamma": 0.25},
     "gamma": {"gamma": 1.0},

@@ -6,6 +6,7 @@ from snn.early_exit.evaluation import Evaluation, Interval, bootstrap_means
 from snn.early_exit.fitting import Fitted
 from snn.early_exit.pareto import Oracle, ParetoPoint
 from snn.early_exit.readout import ACCUMULATE, CRITERIA, Check, ExitRule
+from snn.early_exit.recalibration import RECALIBRATORS, Recalibration
 from snn.early_exit.running import Exit, Work, run_until_sure
 from snn.early_exit.temperature import CALIBRATORS, fit_alpha
 
@@ -14,6 +15,7 @@ __all__ = [
     "BINNINGS",
     "CALIBRATORS",
     "CRITERIA",
+    "RECALIBRATORS",
     "Check",
     "DynamicConfidence",
     "Evaluation",
@@ -23,6 +25,7 @@ __all__ = [
     "Interval",
     "Oracle",
     "ParetoPoint",
+    "Recalibration",
     "Reliability",
     "Work",
     "bootstrap_means",

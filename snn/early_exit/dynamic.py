@@ -22,6 +22,7 @@ from snn.early_exit.fitting import Fitted, find_rule, fingerprint
 from snn.early_exit.network import SAMPLE_AXIS, Adapted, Network, check_labels, stepper_of
 from snn.early_exit.pareto import Oracle, ParetoPoint, oracle, sweep
 from snn.early_exit.readout import Check, ExitRule, trajectory
+from snn.early_exit.recalibration import RECALIBRATORS
 from snn.early_exit.running import COMPACT_BELOW, Exit
 from snn.early_exit.temperature import CALIBRATORS
 
@@ -62,6 +63,9 @@ class DynamicConfidence:
         Checks that a batch of one sample is run to in one call. Small networks answer sooner with 4, say.
     calibrator : str
         A key of `CALIBRATORS`: how `fit` finds alpha.
+    recalibrate : str
+        A key of `RECALIBRATORS`: how `fit` finds what the reported confidence is, beyond alpha: ``"isotonic"``, or
+        ``"none"``, the largest probability itself. It changes neither answers nor steps.
     inputs : {"static", "sequence"}, optional
         Whether `x` is shown at each step, shape (B, ...), or is a sequence, shape (T, B, ...). By default what the
         model or the stepper says, else ``"static"``.
@@ -77,8 +81,10 @@ class DynamicConfidence:
     or at T, and answers argmax O_t. One alpha serves all t: evidence grows with t, and confidence with it (the paper's
     confidence smoothing). The paper sets alpha by reliability diagrams and the threshold by the Pareto front of mean
     steps and accuracy; here alpha minimises a loss (`fit_alpha`) and the front holds all thresholds that matter
-    (`sweep`), of which the cheapest that loses at most `max_drop` is taken. The other criteria stop by the entropy of
-    the evidence as [2]_ does, and by labels that stay the same as [3]_ does between layers, here as a share of T.
+    (`sweep`), of which the cheapest that loses at most `max_drop` is taken.
+    One alpha cannot be right at both ends, so the reported confidence is how often answers with such a max softmax were
+    right on the validation data; this is ours. The other criteria stop by the entropy of the evidence as [2]_ does,
+    and by labels that stay the same as [3]_ does between layers, here as a share of T.
 
     `fit` needs validation data: neither training data, on which a network is too sure, nor the test data, which are
     to be reported. The decision is made in float64 on the CPU. A silent network (no spikes, all logits 0) answers class
@@ -117,6 +123,7 @@ class DynamicConfidence:
         compact_below: float = COMPACT_BELOW,
         look_ahead: int = 1,
         calibrator: str = "nll",
+        recalibrate: str = "isotonic",
         inputs: str | None = None,
         device: str | torch.device | None = None,
     ) -> None:
@@ -126,6 +133,7 @@ class DynamicConfidence:
         self.compact_below = running.check_compact_below(compact_below)
         self.look_ahead = check_int("look_ahead", look_ahead, at_least=1)
         self.calibrator = check_option("calibrator", calibrator, CALIBRATORS)
+        self.recalibrate = check_option("recalibrate", recalibrate, RECALIBRATORS)
         # Checks what was given. Of what was not, any value does until `fit` has found it.
         self._draft = ExitRule(
             n_steps=n_steps,
@@ -153,7 +161,8 @@ class DynamicConfidence:
     @property
     def rule_(self) -> ExitRule:
         """The decision: T, alpha, threshold, criterion, accumulation, and when it is checked."""
-        return replace(self._draft, alpha=self.alpha_, threshold=self.threshold_)
+        found = None if self.fitted_ is None else self.fitted_.recalibration
+        return replace(self._draft, alpha=self.alpha_, threshold=self.threshold_, recalibration=found)
 
     @property
     def pareto(self) -> tuple[ParetoPoint, ...]:
@@ -195,11 +204,6 @@ class DynamicConfidence:
         progress : bool
             Show a bar.
 
-        Returns
-        -------
-        DynamicConfidence
-            Itself.
-
         Notes
         -----
         All N samples are run to T and their logits kept on the CPU: 4 T N K bytes in float32, and while alpha is fitted
@@ -209,7 +213,8 @@ class DynamicConfidence:
         check_fraction("max_drop", max_drop, advice="It is a fraction: 0.001 is 0.1 percentage points.")
         logits, y = self._run(x, y, progress)
         given = {"alpha": self.alpha, "threshold": self.threshold}
-        given |= {"max_drop": max_drop, "assurance": assurance, "calibrator": self.calibrator}
+        given |= {"max_drop": max_drop, "assurance": assurance}
+        given |= {"calibrator": self.calibrator, "recalibrate": self.recalibrate}
         self.fitted_ = find_rule(logits, y, self._draft, **given)
         return self
 
@@ -252,10 +257,9 @@ class DynamicConfidence:
         Yields
         ------
         check : Check
-            Step, labels, confidence and certainty of all samples.
         sure : Tensor, shape (B,), bool
-            Whether a sample is or has been sure, or is at T: `predict` would have answered by now. Its label at the
-            first check at which this is true is that answer; those after it may still change.
+            Whether a sample is or has been sure, or is at T. Its label at the first check at which this is true is the
+            answer of `predict`; those after it may still change.
         """
         rule, network = self.rule_, self.open(x)
         checks = running.step_by_step(network.stepper, x, rule, device=network.device)
@@ -304,7 +308,7 @@ class DynamicConfidence:
         x, y : Tensor
             As for `fit`.
         alpha : float, optional
-            Another temperature than the one in use: 1 is the network before calibration.
+            Another temperature than the one in use, and nothing beyond it: 1 is the network before calibration.
         n_bins, binning
             As in `snn.early_exit.reliability`.
 
@@ -312,7 +316,7 @@ class DynamicConfidence:
         -------
         Reliability
         """
-        rule = replace(self._draft, alpha=self.alpha_ if alpha is None else alpha)
+        rule = self.rule_ if alpha is None else replace(self._draft, alpha=alpha)
         logits, y = self._run(x, y)
         course = trajectory(logits, rule)
         correct = (course.labels == y).flatten().numpy()
@@ -390,7 +394,7 @@ class DynamicConfidence:
         *,
         device: str | torch.device | None = None,
     ) -> DynamicConfidence:
-        """Read what `save` wrote.
+        """Read what `save` wrote: the same decisions, bit for bit.
 
         Parameters
         ----------
@@ -400,16 +404,8 @@ class DynamicConfidence:
             The network that it was fitted for.
         device : str or torch.device, optional
             As when making it.
-
-        Returns
-        -------
-        DynamicConfidence
-            Makes the same decisions, bit for bit.
         """
         settings, fitted = storage.read(path)
-        if fitted is not None:
-            points = tuple(ParetoPoint(*point) for point in fitted["pareto"])
-            fitted = Fitted(**{**fitted, "pareto": points})
         loaded = cls(model, **settings, device=device)
         loaded.fitted_ = fitted
         return loaded

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snn.early_exit.pareto import ParetoPoint, choose, pareto_front, sweep
 from snn.early_exit.readout import ExitRule, Trajectory, checked_readouts, trajectory
+from snn.early_exit.recalibration import RECALIBRATORS, Recalibration
 from snn.early_exit.temperature import fit_alpha
 
 __all__ = ["Fitted", "find_rule", "fingerprint"]
@@ -37,6 +38,8 @@ class Fitted:
         The front, from cheap to dear.
     fingerprint : str
         Of the labels and of the running answers, to recognise these data.
+    recalibration : Recalibration or None
+        From the largest probability to the confidence that is reported.
     """
 
     alpha: float
@@ -49,6 +52,7 @@ class Fitted:
     n_samples: int
     pareto: tuple[ParetoPoint, ...]
     fingerprint: str
+    recalibration: Recalibration | None = None
 
     def __repr__(self) -> str:
         return (
@@ -68,8 +72,9 @@ def find_rule(
     max_drop: float = 0.001,
     assurance: float = 0.5,
     calibrator: str = "nll",
+    recalibrate: str = "isotonic",
 ) -> Fitted:
-    """Find alpha and the threshold on validation data.
+    """Find alpha, the threshold and what the confidence means on validation data.
 
     Parameters
     ----------
@@ -85,6 +90,8 @@ def find_rule(
         As in `snn.early_exit.pareto.choose`.
     calibrator : str
         As in `fit_alpha`.
+    recalibrate : str
+        A key of `RECALIBRATORS`.
 
     Returns
     -------
@@ -111,6 +118,7 @@ def find_rule(
         n_samples=len(y),
         pareto=pareto_front(everything),
         fingerprint=fingerprint(course, y),
+        recalibration=RECALIBRATORS[recalibrate](course.confidence.flatten().numpy(), right.ravel(), len(y)),
     )
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from neuroloaders.checks import check_fraction, check_int, check_shape, invalid
-from snn.early_exit.readout import Check, ExitRule, Readout
+from snn.early_exit.readout import Check, ExitRule, Look, Readout
 
 if TYPE_CHECKING:
     from snn.stepping.protocol import Stepper
@@ -76,7 +77,8 @@ class Exit:
     steps : Tensor, shape (N,), int64
         Steps taken, 1..T.
     confidence : Tensor, shape (N,), float64
-        max softmax(O_t / alpha) at the exit.
+        The probability that the label is right: max softmax(O_t / alpha) at the exit, recalibrated if the rule says
+        how.
     certainty : Tensor, shape (N,), float64
         The criterion at the exit; above the threshold, or the sample ran to T.
     n_steps : int
@@ -193,13 +195,13 @@ def run_until_sure(
     check_compact_below(compact_below)
     check_int("look_ahead", look_ahead, at_least=1)
     n_samples = x.shape[batch_axis]
-    labels, steps = (torch.zeros(n_samples, dtype=torch.int64) for _ in range(2))
-    confidence, certainty = (torch.zeros(n_samples, dtype=torch.float64) for _ in range(2))
+    answers = _Answers(n_samples)
     sample_steps = calls = compactions = 0
     with torch.no_grad():
-        for samples, batch in _batches(x, batch_size, batch_axis, device, progress):
+        for first, batch in _batches(x, batch_size, batch_axis, device, progress):
             state, readout = stepper.start(batch), Readout(rule)
-            n_rows, rows = len(samples), None  # rows of the batch that still run; None for all
+            n_rows, rows = batch.shape[batch_axis], None  # rows of the batch that still run; None for all
+            samples = np.arange(first, first + n_rows)
             at_once = rule.check_every * (look_ahead if n_rows == 1 else 1)
             while True:
                 k = min(at_once, rule.n_steps - readout.step)
@@ -209,35 +211,35 @@ def run_until_sure(
                 if rows is not None:
                     logits = logits[:, rows]
                 for piece in (logits,) if k <= rule.check_every else logits.split(rule.check_every):
-                    check = readout.check(piece, samples)
-                    leaves = check.certainty > rule.threshold
-                    n_leaving = int(leaves.count_nonzero())
+                    seen = readout.look(piece, samples)
+                    leaves = seen.certainty > rule.threshold
+                    n_leaving = np.count_nonzero(leaves)
                     if n_leaving == len(samples):
                         break
                 if readout.step == rule.n_steps or n_leaving == len(samples):
-                    _write(samples, check, labels, steps, confidence, certainty)
+                    answers.note(samples, seen, readout.step)
                     break
                 if not n_leaving:
                     continue
-                stays = (~leaves).nonzero()[:, 0]
-                _write(samples, check, labels, steps, confidence, certainty, leaves)
+                answers.note(samples[leaves], Look(*(part[leaves] for part in seen)), readout.step)
+                stays = np.flatnonzero(~leaves)
                 readout.keep(stays)
                 samples = samples[stays]
-                rows = stays if rows is None else rows[stays.to(rows.device)]
-                rows = rows.to(logits.device)
+                stays = torch.from_numpy(stays).to(logits.device)
+                rows = stays if rows is None else rows[stays]
                 if len(samples) <= compact_below * n_rows:
                     state = stepper.keep(state, rows)
                     n_rows, rows, compactions = len(samples), None, compactions + 1
     work = Work(
         samples=n_samples,
         sample_steps=sample_steps,
-        needed_sample_steps=int(steps.sum()),
+        needed_sample_steps=int(answers.steps.sum()),
         full_sample_steps=n_samples * rule.n_steps,
         calls=calls,
-        early=int((steps < rule.n_steps).sum()),
+        early=int((answers.steps < rule.n_steps).sum()),
         compactions=compactions,
     )
-    return Exit(labels=labels, steps=steps, confidence=confidence, certainty=certainty, n_steps=rule.n_steps, work=work)
+    return answers.as_exit(rule, work)
 
 
 def run_to_the_end(
@@ -269,12 +271,12 @@ def run_to_the_end(
     """
     parts = []
     with torch.no_grad():
-        for samples, batch in _batches(x, batch_size, batch_axis, device, progress):
+        for _, batch in _batches(x, batch_size, batch_axis, device, progress):
             state, pieces, done = stepper.start(batch), [], 0
             while done < n_steps:
                 k = min(chunk or n_steps, n_steps - done)
                 logits, state = stepper.run(state, k)
-                pieces.append(_check_logits(logits, k, len(samples)).cpu())
+                pieces.append(_check_logits(logits, k, batch.shape[batch_axis]).cpu())
                 done += k
             parts.append(torch.cat(pieces))
     if not parts:
@@ -316,7 +318,8 @@ def once_sure(checks: Iterator[Check], rule: ExitRule) -> Iterator[tuple[Check, 
 
 def _batches(
     x: Tensor, batch_size: int, batch_axis: int, device: torch.device | None, progress: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield the number of each batch's first sample, and the batch."""
     n_samples = x.shape[batch_axis]
     first_ones = range(0, n_samples, batch_size)
     if progress:
@@ -326,7 +329,7 @@ def _batches(
     for first in first_ones:
         size = min(batch_size, n_samples - first)
         batch = x if size == n_samples else x.narrow(batch_axis, first, size)
-        yield torch.arange(first, first + size), batch if device is None else batch.to(device)
+        yield first, batch if device is None else batch.to(device)
 
 
 def _check_logits(logits: Any, n_steps: int, n_rows: int) -> Tensor:
@@ -337,18 +340,24 @@ def _check_logits(logits: Any, n_steps: int, n_rows: int) -> Tensor:
     return logits
 
 
-def _write(
-    samples: Tensor,
-    check: Check,
-    labels: Tensor,
-    steps: Tensor,
-    confidence: Tensor,
-    certainty: Tensor,
-    leaves: Tensor | None = None,
-) -> None:
-    """Note the answers of the samples that leave; of all of them by default."""
-    if leaves is not None:
-        samples = samples[leaves]
-        check = Check(check.step, check.labels[leaves], check.confidence[leaves], check.certainty[leaves])
-    labels[samples], confidence[samples], certainty[samples] = check.labels, check.confidence, check.certainty
-    steps[samples] = check.step
+class _Answers:
+    """The answers of N samples as they come."""
+
+    def __init__(self, n_samples: int) -> None:
+        self.labels, self.steps = np.zeros((2, n_samples), dtype=np.int64)
+        self.probability, self.certainty = np.zeros((2, n_samples))
+
+    def note(self, samples: np.ndarray, seen: Look, step: int) -> None:
+        """Take down the answers of samples that leave."""
+        self.labels[samples], self.probability[samples], self.certainty[samples] = seen
+        self.steps[samples] = step
+
+    def as_exit(self, rule: ExitRule, work: Work) -> Exit:
+        """Return them once all have left."""
+        columns = {
+            "labels": self.labels,
+            "steps": self.steps,
+            "confidence": rule.confidence(self.probability),
+            "certainty": self.certainty,
+        }
+        return Exit(**{k: torch.from_numpy(v) for k, v in columns.items()}, n_steps=rule.n_steps, work=work)

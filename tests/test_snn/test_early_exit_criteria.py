@@ -128,7 +128,7 @@ def test_accumulations_are_what_their_names_say():
     found = {}
     for t in (0, 2, 3):  # pieces of 2, 1 and 3 steps
         piece = logits[t : {0: 2, 2: 3, 3: 6}[t]]
-        found = {name: readout.add(piece) for name, readout in rules.items()}
+        found = {name: torch.from_numpy(readout.add(piece)) for name, readout in rules.items()}
     assert torch.equal(found["sum"], logits.cumsum(0)[-1])
     assert torch.equal(found["mean"], logits.cumsum(0)[-1] / 6)
     assert torch.equal(found["max"], logits.amax(0))

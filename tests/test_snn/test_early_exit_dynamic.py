@@ -99,7 +99,7 @@ def test_evaluation_is_that_of_predict_beside_the_whole_run(data):
     assert report.full_accuracy == report.static_accuracy[-1]
     assert report.difference.value == pytest.approx(report.accuracy.value - report.full_accuracy, abs=1e-12)
     assert report.ece == pytest.approx(expected_calibration_error(exits.confidence, right.numpy()), abs=1e-12)
-    at_the_end = DynamicConfidence(None, N_STEPS, decide.alpha_, 1.0).predict(logits)
+    *_, (at_the_end, _) = decide.anytime(logits)
     full_ece = expected_calibration_error(at_the_end.confidence, (at_the_end.labels == y).numpy())
     assert report.full_ece == pytest.approx(full_ece, abs=1e-12)
     assert list(report.exits) == exits.steps.bincount(minlength=N_STEPS + 1)[1:].tolist()
@@ -311,13 +311,15 @@ def broken(record, path, value):
     ("path", "value", "message"),
     [
         (["format"], "other", "holds no early-exit decision"),
-        (["version"], 2, "its version is 2, and this release reads 1"),
+        (["version"], 1, "its version is 1, and this release reads 2"),
         (["settings", "more"], 1, "its settings are not"),
         (["settings", "criterion"], "luck", "`criterion` must be one of 'confidence'"),
         (["settings", "n_steps"], 0, "`n_steps` must be"),
         (["fitted"], {}, "what was fitted is not"),
         (["fitted", "alpha"], "0.5", "its 'alpha' is '0.5' and not of type float"),
         (["fitted", "pareto"], [[0.5, 1.0]], "a point of its front is"),
+        (["fitted", "recalibration"], [[0.5], ["1"]], "its 'recalibration' is not two lists of numbers"),
+        (["fitted", "recalibration"], [[0.5, 0.1], [0.0, 1.0]], "`probability` must ascend"),
     ],
 )
 def test_file_with_something_else_is_refused(data, tmp_path, path, value, message):
