@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Import name -> folder that holds it.
 PARENTS = {"neuroloaders": ROOT / "datasets", "snn": ROOT, "reservoir": ROOT, "neurodecode": ROOT}
 # What users import from. Here every parameter must be described; elsewhere what is described must exist.
-FRONT_DOORS = ("neuroloaders", "snn", "snn.early_exit", "snn.functional", "snn.models")
+FRONT_DOORS = ("neurodecode", "neuroloaders", "snn", "snn.early_exit", "snn.functional", "snn.models")
 # Modules that need a package which some systems do not have.
 OPTIONAL = {"snn.kernels.triton": "triton"}
 

@@ -35,7 +35,7 @@ FOLDER = Path(__file__).resolve().parent
 COLUMNS = ("case", "ours", "peer", "the peer's", "peer / ours", "agree")
 TEXT_COLUMNS = ("case", "peer", "agree")
 UNITS = ("s", "mb")
-PACKAGES = ("torch", "numpy", "numba", "triton", "spikingjelly", "snntorch", "DCLS", "brian2")
+PACKAGES = ("torch", "numpy", "numba", "triton", "spikingjelly", "snntorch", "DCLS", "brian2", "scikit-learn", "himalaya")
 
 
 @dataclass
