@@ -26,8 +26,8 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
 
 @numba.njit(**_OPTIONS)
 def run_candidates(
-    candidates, numbers, n_substeps, old_v, strict, is_2007, current, n_steps, v_start, stride, target, ceiling, given,
-    forced, times, counts, errors,
+    candidates, numbers, n_substeps, old_v, strict, is_2007, current, n_steps, v_start, stride, target, recorded, ceiling, given,
+    forced, times, counts, errors, distances,
 ):  # fmt: skip
     """Simulate candidates, all sweeps of each.
 
@@ -51,22 +51,27 @@ def run_candidates(
         v is compared after each so many steps.
     target : ndarray, shape (G, S)
         Recorded potential there, NaN where it is not compared.
+    recorded : ndarray, shape (G, S)
+        Recorded potential, around spikes as well.
     ceiling : float
         v is taken as no more than this in the comparison.
     given : ndarray of int64, shape (S, R)
         Steps of the recorded spikes, then numbers beyond T.
     forced : bool
-        Whether a candidate is reset where the recorded cell fired, and only there; in between v is held at the peak.
-        Then spikes that come too early or too late do not shift the intervals behind them.
+        Whether a candidate is reset where the recorded cell fired, and only there. If it reaches its peak elsewhere, v
+        goes back to where the recorded cell is, and u does not change. Then spikes that come too early or too late do
+        not shift the intervals behind them, and cost as much as they are wrong.
     times : ndarray of int32, shape (P, S, Q)
         Receives the steps at which a candidate spikes.
     counts : ndarray of int64, shape (P, S)
         Receives the number of spikes, of which the first Q are in `times`.
     errors : ndarray, shape (P, S)
         Receives the sum of squared distances from `target`.
+    distances : ndarray, shape (P, G, S) or (0, 0, 0)
+        Receives the distances themselves, 0 where there are none.
     """
     n_candidates, n_sweeps, room = times.shape
-    n_longest = current.shape[0]
+    n_longest, keeps = current.shape[0], distances.shape[0] > 0
     group = max(1, _LANES // n_sweeps)
     n_lanes = group * n_sweeps
     lanes = np.empty((11, n_lanes))
@@ -126,10 +131,10 @@ def run_candidates(
                             i = q * n_sweeps + s
                             away = min(v[i], ceiling) - goal
                             error[i] += away * away
+                            if keeps:
+                                distances[first + q, grid, s] = away
                 grid += 1
             if forced:
-                for i in range(n):
-                    v[i] = min(v[i], peak[i])
                 for s in range(n_sweeps):
                     if given[s, turn[s]] == t:
                         turn[s] += 1
@@ -137,6 +142,12 @@ def run_candidates(
                             i = q * n_sweeps + s
                             v[i] = c[i]
                             u[i] = u[i] + d[i]
+                    else:
+                        there = recorded[grid - 1, s] if grid > 0 else v_start[s]
+                        for q in range(n_here):
+                            i = q * n_sweeps + s
+                            if v[i] > peak[i] or (not strict and v[i] == peak[i]):
+                                v[i] = min(there, ceiling) if there == there else c[i]
                 continue
             n_spikes = 0
             if strict:

@@ -24,8 +24,9 @@ __all__ = ["Found", "Objective", "search"]
 QUADRATIC = (0.04, 5.0, 140.0)
 # Spread of the first candidates around the measured start, in units of the width of the bounds.
 _SPREAD = 0.15
-# How many of the first stage's best go on downhill, and by which part of the bounds' distance slopes are taken.
-_DESCENTS, _DIFFERENCE = 5, 1e-5
+# How many of the first stage's best go on downhill, in how many steps, and by which part of the bounds' distance slopes
+# are taken.
+_DESCENTS, _STEPS, _DIFFERENCE = 5, 40, 1e-6
 
 
 class Objective:
@@ -81,7 +82,21 @@ class Objective:
         errors = self.simulate(points, forced=True)[2]
         return voltage_term(errors, self.sweeps.target)
 
-    def simulate(self, points: np.ndarray, *, forced: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def distances(self, points: np.ndarray) -> np.ndarray:
+        """Return the distances of the forced potential from that recorded, shape (P, G * S); 0 where there are none.
+
+        Parameters
+        ----------
+        points : ndarray, shape (P, F)
+            Points of the search.
+        """
+        away = np.zeros((len(points), *self.sweeps.target.shape))
+        self.simulate(points, forced=True, distances=away)
+        return np.clip(np.nan_to_num(away, nan=1e3), -1e3, 1e3).reshape(len(points), -1)
+
+    def simulate(
+        self, points: np.ndarray, *, forced: bool = False, distances: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return spike times in ms (P, S, Q), counts (P, S) and squared distances of the potential (P, S).
 
         Parameters
@@ -90,6 +105,8 @@ class Objective:
             Points of the search.
         forced : bool
             Reset candidates where the recorded cell fired, and only there.
+        distances : ndarray, shape (P, G, S), optional
+            Receives the distances of the potential.
         """
         shape = (len(points), self.sweeps.n_sweeps)
         times = np.zeros((*shape, self.room), dtype=np.int32)
@@ -97,11 +114,12 @@ class Objective:
         candidates = self.space.candidates(points, self.sweeps.dt_ms)
         n_parts = min(self.n_threads, len(points))
         parts = [slice(k * len(points) // n_parts, (k + 1) * len(points) // n_parts) for k in range(n_parts)]
+        results = [times, counts, errors] + ([] if distances is None else [distances])
         if n_parts == 1:
-            self._run(candidates, forced, times, counts, errors)
+            self._run(candidates, forced, *results)
         else:
             with ThreadPoolExecutor(n_parts) as pool:
-                jobs = [pool.submit(self._run, candidates[p], forced, times[p], counts[p], errors[p]) for p in parts]
+                jobs = [pool.submit(self._run, candidates[p], forced, *(one[p] for one in results)) for p in parts]
                 for job in jobs:
                     job.result()
         self.n_evaluations += len(points)
@@ -125,7 +143,13 @@ class Objective:
         return sum(weight * terms[name] for name, weight in self.weights.items())
 
     def _run(
-        self, candidates: np.ndarray, forced: bool, times: np.ndarray, counts: np.ndarray, errors: np.ndarray
+        self,
+        candidates: np.ndarray,
+        forced: bool,
+        times: np.ndarray,
+        counts: np.ndarray,
+        errors: np.ndarray,
+        distances: np.ndarray | None = None,
     ) -> None:
         from reservoir.fitting.kernel import run_candidates
 
@@ -135,8 +159,8 @@ class Objective:
         # A sweep that begins inside a spike begins at the threshold.
         start = np.minimum(s.v_start, self.ceiling)
         run_candidates(
-            candidates, numbers, *options, s.current, s.n_steps, start, s.stride, s.target, self.ceiling, self._given,
-            forced, times, counts, errors,
+            candidates, numbers, *options, s.current, s.n_steps, start, s.stride, s.target, s.potential, self.ceiling,
+            self._given, forced, times, counts, errors, np.zeros((0, 0, 0)) if distances is None else distances,
         )  # fmt: skip
 
 
@@ -195,7 +219,7 @@ def search(
     -----
     First candidates are reset where the recorded cell fired, and only their potential in between counts: this has few
     local minima. Half of the first generation is spread around the measured values, half over the whole space (Latin
-    hypercube); the best of the last one go down the slope (L-BFGS-B). Then candidates run freely, and the loss counts.
+    hypercube); the best of the last one go on to the least squares. Then candidates run freely, and the loss counts.
     That stage begins with what the first one has found, and a third spread anew. The mutations are those that
     `scipy.optimize.differential_evolution` calls "randtobest1bin" (Storn & Price 1997). The best points are then
     refined by the method of Nelder and Mead.
@@ -212,7 +236,7 @@ def search(
         forced = _evolve(objective.forced, bounds, first, n_iterations // 2, rng, bar, until)
         population = forced.population[np.argsort(forced.population_energies)]
         descents = [
-            _descend(objective.forced, bounds, begin, min(60, n_iterations))
+            _descend(objective, bounds, begin, min(_STEPS, n_iterations))
             for begin in population[:_DESCENTS]
             if until is None or time.monotonic() < until
         ]
@@ -282,29 +306,26 @@ def _evolve(
     )
 
 
-def _descend(loss: Any, bounds: np.ndarray, begin: np.ndarray, n: int) -> tuple[np.ndarray, float]:
-    """Go down a smooth loss by its gradient, from differences of which all points are simulated side by side."""
-    from scipy.optimize import minimize
+def _descend(objective: Objective, bounds: np.ndarray, begin: np.ndarray, n: int) -> tuple[np.ndarray, float]:
+    """Go down to the least squares of the forced potential; all points of a Jacobian are simulated side by side."""
+    from scipy.optimize import least_squares
 
     low, width = bounds[:, 0], bounds[:, 1] - bounds[:, 0]
-    shift = _DIFFERENCE * np.eye(len(low))
 
-    def with_slope(x: np.ndarray) -> tuple[float, np.ndarray]:
-        points = np.concatenate([x[None], np.clip(x + shift, 0, 1), np.clip(x - shift, 0, 1)])
-        values = loss(low + points * width)
-        up, down = values[1 : len(x) + 1], values[len(x) + 1 :]
-        apart = np.diagonal(points[1 : len(x) + 1] - points[len(x) + 1 :])
-        return float(values[0]), (up - down) / apart
+    def slope(x: np.ndarray) -> np.ndarray:
+        shift = np.where(x > 0.5, -_DIFFERENCE, _DIFFERENCE)
+        near = objective.distances(low + np.concatenate([x[None], x + np.diag(shift)]) * width)
+        return ((near[1:] - near[0]) / shift[:, None]).T
 
-    found = minimize(
-        with_slope,
-        (begin - low) / width,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(0, 1)] * len(low),
-        options={"maxiter": n, "maxfun": 2 * n},
+    found = least_squares(
+        lambda x: objective.distances((low + x * width)[None])[0],
+        np.clip((begin - low) / width, 1e-6, 1 - 1e-6),
+        jac=slope,
+        bounds=(0, 1),
+        max_nfev=n,
     )
-    return low + found.x * width, float(found.fun)
+    point = low + found.x * width
+    return point, float(objective.forced(point[None])[0])
 
 
 def _refine(objective: Objective, bounds: np.ndarray, begin: np.ndarray, spread: np.ndarray, n: int) -> Any:

@@ -1,6 +1,7 @@
 """Lanes on threads: who goes on with which lane, and that no number depends on it."""
 
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -139,15 +140,16 @@ def test_lanes_that_change_threads_give_the_same_spikes_and_traces(monkeypatch):
         )
 
     want = run(1, 1000)
-    workers, advance = {}, numba_backend._Lane.advance
-    # Both threads do as many chunks: each waits for the other, until one has nothing left to do.
+    workers, chunks, advance = {}, Counter(), numba_backend._Lane.advance
+    # Both threads do their first chunks at the same pace, of which there are 93 in all.
     meeting = threading.Barrier(2)
 
     def watched(lane, desk):
-        workers.setdefault(lane.lane, set()).add(threading.get_ident())
-        if len(workers.get("chunks", ())) < 60:
+        me = threading.get_ident()
+        workers.setdefault(lane.lane, set()).add(me)
+        chunks[me] += 1
+        if chunks[me] <= 40:
             meeting.wait(30)
-            workers.setdefault("chunks", []).append(lane.lane)
         advance(lane, desk)
 
     monkeypatch.setattr(numba_backend._Lane, "advance", watched)
