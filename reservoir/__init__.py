@@ -21,6 +21,8 @@ from reservoir.experiment import LearningCurves as LearningCurves
 from reservoir.experiment import amplitudes as amplitudes
 from reservoir.experiment import learning_curves as learning_curves
 from reservoir.experiment import probability_sweep as probability_sweep
+from reservoir.fitting import IzhikevichFit as IzhikevichFit
+from reservoir.fitting import fit_izhikevich as fit_izhikevich
 from reservoir.izhikevich import FORMS as FORMS
 from reservoir.izhikevich import SCHEMES as SCHEMES
 from reservoir.izhikevich import Izhikevich as Izhikevich
@@ -49,6 +51,7 @@ from reservoir.state import State as State
 from reservoir.state import initial_state as initial_state
 from reservoir.stimulus import Pulse as Pulse
 from reservoir.stimulus import Stimulus as Stimulus
+from reservoir.sweep import sweep as sweep
 from reservoir.synapses import SynapseState as SynapseState
 from reservoir.tasks import PredictionTask as PredictionTask
 from reservoir.tasks import standard_blocks as standard_blocks

@@ -26,8 +26,8 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "cache": True}
 
 @numba.njit(**_OPTIONS)
 def run_candidates(
-    candidates, numbers, n_substeps, old_v, strict, is_2007, current, n_steps, v_start, stride, target, recorded, ceiling, given,
-    forced, times, counts, errors, distances,
+    candidates, numbers, n_substeps, old_v, strict, is_2007, current, n_steps, v_start, stride, target, recorded,
+    ceiling, given, forced, times, counts, errors, distances,
 ):  # fmt: skip
     """Simulate candidates, all sweeps of each.
 

@@ -217,10 +217,10 @@ def search(
 
     Notes
     -----
-    First candidates are reset where the recorded cell fired, and only their potential in between counts: this has few
-    local minima. Half of the first generation is spread around the measured values, half over the whole space (Latin
-    hypercube); the best of the last one go on to the least squares. Then candidates run freely, and the loss counts.
-    That stage begins with what the first one has found, and a third spread anew. The mutations are those that
+    First candidates are reset where the recorded cell fired, and only their potential in between counts: this has
+    fewer local minima. Half of the first generation is spread around the measured values, half over the whole space
+    (Latin hypercube); the best of the last one go on to the least squares. Then candidates run freely, and the loss
+    counts. That stage begins with what the first one has found, and a third spread anew. The mutations are those that
     `scipy.optimize.differential_evolution` calls "randtobest1bin" (Storn & Price 1997). The best points are then
     refined by the method of Nelder and Mead.
     """

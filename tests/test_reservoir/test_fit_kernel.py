@@ -89,16 +89,16 @@ def test_true_cell_has_no_loss_neither_free_nor_forced(form):
     assert own.forced(other[None])[0] > 0.02
 
 
-@pytest.mark.parametrize("name", ["input_gain", "a", "c", "d"])
-def test_forced_candidates_have_one_minimum_where_free_ones_have_many(name):
+@pytest.mark.parametrize("name", ["input_gain", "a", "b", "c", "d"])
+def test_forced_candidates_have_fewer_minima_than_free_ones_and_the_lowest_at_the_true_value(name):
     own, point = objective("2007", "euler")
     line = np.tile(point, (61, 1))
     line[:, list(CELLS["2007"]).index(name)] *= np.linspace(0.5, 1.5, 61)
     minima = {}
     for kind, y in {"free": own.terms(line)["voltage"], "forced": own.forced(line)}.items():
-        minima[kind] = np.flatnonzero((y[1:-1] < y[:-2]) & (y[1:-1] < y[2:])) + 1
-    assert minima["forced"].tolist() == [30]
-    assert len(minima["free"]) > 10
+        minima[kind] = np.count_nonzero((y[1:-1] < y[:-2]) & (y[1:-1] < y[2:]))
+        assert y.argmin() == 30
+    assert minima["forced"] < minima["free"]
 
 
 @pytest.mark.parametrize(("n_sweeps", "n_candidates"), [(1, 70), (3, 33), (30, 5)])
