@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from joblib import Parallel, delayed
-from joblib.parallel import get_active_backend
-
 from neuroloaders.checks import invalid
 from reservoir.sweep_points import GENERATOR, Point
 from reservoir.sweep_store import as_result
@@ -47,6 +44,8 @@ def do_runs(
     TypeError
         If the function returned what is no result.
     """
+    from joblib.parallel import get_active_backend
+
     backend, _ = get_active_backend()
     if type(backend).__name__ == "DaskDistributedBackend":
         yield from _on_dask(backend.client, function, points, todo)
@@ -69,6 +68,7 @@ def _in_parallel(
     function: Callable[..., Any], points: Sequence[Point], numbers: list[int], begun: list[int], n_jobs: int | None
 ) -> Iterator[tuple[int, Run]]:
     """Yield runs as they are done; `begun` lists those that were handed out."""
+    from joblib import Parallel, delayed
 
     def jobs() -> Iterator[Any]:
         for k in numbers:
@@ -107,19 +107,30 @@ def _on_dask(
     """
     from distributed import KilledWorker, as_completed
 
+    suspects: list[int] = []
     futures = {client.submit(_run, function, points[k], k, pure=False): k for k in numbers}
     try:
         for future in as_completed(list(futures)):
             k = futures.pop(future)
             try:
                 run = _usable(future.result())[1]
-            except KilledWorker as error:
-                run = _killed(points[k], error)
+            except KilledWorker:
+                suspects.append(k)
+                continue
             # The cluster need not keep what is here.
             future.release()
             yield k, run
     finally:
         client.cancel(list(futures))
+    # Dask blames all that had been handed to a worker that died: only what dies with nothing beside it is to blame.
+    for k in suspects:
+        future = client.submit(_run, function, points[k], k, pure=False)
+        try:
+            yield k, _usable(future.result())[1]
+        except KilledWorker as error:
+            yield k, _killed(points[k], error)
+        finally:
+            future.release()
 
 
 def _killed(point: Point, error: Exception) -> Run:

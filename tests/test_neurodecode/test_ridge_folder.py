@@ -13,6 +13,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from fakes.cluster import cluster
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_predict
 
@@ -254,6 +255,19 @@ def test_folds_give_what_cross_val_predict_gives(n_jobs: int | None, data: Path)
     got = cross_val_smooth(MultiTargetRidge(20.0), x, y, cv=LeaveOneGroupOut(), groups=groups, n_jobs=n_jobs)
     want = cross_val_predict(Ridge(20.0), x, y, cv=LeaveOneGroupOut(), groups=groups)
     np.testing.assert_allclose(got, want, rtol=1e-8)
+
+
+def test_folds_and_subjects_run_on_a_cluster_of_two_processes(data: Path) -> None:
+    x, y, new = arrays(data)
+    groups = np.arange(40) % 4
+    folds = {"cv": LeaveOneGroupOut(), "groups": groups}
+    want, subjects = cross_val_smooth(RIDGE, x, y[:, :30], **folds), smooth_predict_many(RIDGE, [(x, y, new)] * 2)
+    counts.clear()
+    with cluster(2):
+        got, others = cross_val_smooth(RIDGE, x, y[:, :30], **folds), smooth_predict_many(RIDGE, [(x, y, new)] * 2)
+    assert counts == {}  # none was computed in this process
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(others, subjects, rtol=1e-5, atol=1e-5)
 
 
 def test_inner_folds_see_the_groups_of_the_training_rows_only(data: Path) -> None:
