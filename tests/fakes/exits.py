@@ -90,3 +90,9 @@ def calibrated_logits(n, n_classes, *, seed=0, scale=2.0):
     generator = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(n, n_classes, generator=generator, dtype=torch.float64)
     return logits, torch.multinomial(torch.softmax(logits, 1), 1, generator=generator)[:, 0]
+
+
+def valid_and_test(n_steps):
+    """Return logits of validation and of test samples with their classes, (n_steps, 600, 6) and (600,) each."""
+    logits, y = noisy_logits(n_steps, 1200, 6, signal=0.9, dtype=torch.float32)
+    return {"valid": (logits[:, :600], y[:600]), "test": (logits[:, 600:], y[600:])}
