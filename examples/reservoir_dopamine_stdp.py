@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 import tyro
 
-from neuroloaders.atomic import atomic_write
 from neuroloaders.checks import check_int, check_number
 from reservoir import Record, Recording, Reservoir, simulate
 from reservoir.distal_reward import DistalReward, distal_reward_network
 from reservoir.plasticity import Plasticity
 from reservoir.rules import DopamineSTDP
 from snn import experiment
+from snn.plots import save_figure
 
 RULE = DopamineSTDP()
 # The synapse that is rewarded, and some beside it, all from the first neuron; weights are kept every 50 ms.
@@ -174,12 +174,7 @@ def draw(config: Config, learned: Plasticity, control: Plasticity, teacher: Dist
     axes["end"].set_title("All plastic synapses of one network", fontsize=10)
     for ax in axes.values():
         ax.spines[["top", "right"]].set_visible(False)
-    path = config.out / experiment.FIGURES / "rewarded_synapse.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        fig.savefig(file, dpi=150, format="png")
-    plt.close(fig)
-    return path
+    return save_figure(fig, config.out / experiment.FIGURES / "rewarded_synapse.png")
 
 
 # %%

@@ -27,11 +27,11 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from neuroloaders.atomic import atomic_write
 from neuroloaders.folders import search_folders
 from reservoir import Izhikevich, Population, Record, Reservoir, simulate
 from reservoir.fitting import IzhikevichFit, fit_figure, fit_izhikevich
 from snn import experiment
+from snn.plots import save_figure
 
 FILE = Path("patch_clamp") / "pyabf_current_clamp.npz"
 SIMULATED = "simulated"
@@ -121,9 +121,7 @@ def main(config: Config) -> None:
         options = {"form": config.form, "loss": config.loss, "generator": config.seed, "progress": show, **small}
         fit = fit_izhikevich(voltage, current, sfreq, **options)
         fit.save(out / "cell.json")
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(picture) as file:
-            fit_figure(fit, voltage, current, sfreq).savefig(file, dpi=150, format="png")
+        save_figure(fit_figure(fit, voltage, current, sfreq), picture)
         rows = [{"parameter": p.name, "value": p.value, "unit": p.unit, "at_bound": p.at_bound} for p in fit.parameters]
         done = {"rows": rows, "network_hz": network_of(fit)}
         experiment.finish(out, done, rows)

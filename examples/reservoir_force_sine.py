@@ -27,10 +27,10 @@ from typing import Any
 import numpy as np
 import tyro
 
-from neuroloaders.atomic import atomic_write
 from neuroloaders.checks import check_int, check_number
 from reservoir import FORCE, Izhikevich, Readout, Reservoir, State, Synapse, initial_state, simulate
 from snn import experiment
+from snn.plots import save_figure
 
 # The published constants: gains of the recurrent and of the fed-back weights, pA; the bias is the rheobase.
 GAIN, FEEDBACK, BIAS, P_CONNECT = 5e3, 5e3, 1000.0, 0.1
@@ -172,12 +172,7 @@ def draw(config: Config, shown: Mapping[str, np.ndarray], out: Path) -> Path:
     axes[0, 1].legend(loc="upper right", ncols=2, fontsize=8, frameon=False)
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
-    path = out / experiment.FIGURES / "sine.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        fig.savefig(file, dpi=150, format="png")
-    plt.close(fig)
-    return path
+    return save_figure(fig, out / experiment.FIGURES / "sine.png")
 
 
 # %%

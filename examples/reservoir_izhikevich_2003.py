@@ -25,14 +25,15 @@ from typing import Any
 import numpy as np
 import tyro
 
-from neuroloaders.atomic import atomic_write
 from neuroloaders.checks import check_int, check_number
 from reservoir import Izhikevich, Recording, Reservoir, Synapse, simulate
+from reservoir.analysis import BANDS, Spectrum, firing_rates, population_rate, power_spectrum, spike_trains
+from reservoir.plots import raster
 from snn import experiment
+from snn.plots import save_figure
 
 N_EXCITE, N_INHIBIT = 800, 200
-# Hz; the spectrum's power is counted from 1 to 200 Hz.
-BANDS = {"alpha": (7.0, 13.0), "gamma": (30.0, 60.0)}
+SHOWN = ("alpha", "gamma")
 # net.m over 20 seeds.
 NET_M = {"rate E (Hz)": 7.58, "rate I (Hz)": 7.33, "alpha": 0.19, "gamma": 0.34}
 SETTLED_MS = 100.0
@@ -88,66 +89,59 @@ def network(seed: int, gain: float) -> Reservoir:
     return Reservoir.from_weights(weights, neuron, synapse=Synapse(0.0), noise=noise, v_min=None)
 
 
-def spectrum(counts: np.ndarray, dt_ms: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return frequencies and the power of the number of spikes a step, once the network has settled."""
-    settled = counts[round(SETTLED_MS / dt_ms) :]
-    power = np.abs(np.fft.rfft(settled - settled.mean())) ** 2
-    return np.fft.rfftfreq(len(settled), dt_ms / 1000), power
+def rhythms(recording: Recording) -> Spectrum:
+    """Return the spectrum of the rate of all neurons, once the network has settled: one periodogram, no taper."""
+    settled = spike_trains(recording, start_ms=SETTLED_MS)
+    return power_spectrum(settled, segment_ms=settled.duration_ms, window="boxcar")
 
 
-def measure(recording: Recording) -> dict[str, float]:
-    """Return rates, where the power is, and where it peaks in each band."""
-    rates = recording.rates_hz()[0]
-    hz, power = spectrum(recording.step_counts()[:, 0], recording.dt_ms)
+def measure(recording: Recording, spectrum: Spectrum) -> dict[str, float | None]:
+    """Return rates, where the power is, and where it peaks in each band; None where it has no peak in it."""
+    rates = firing_rates(recording)
     found = {"rate E (Hz)": rates[:N_EXCITE].mean(), "rate I (Hz)": rates[N_EXCITE:].mean()}
-    counted = (hz >= 1) & (hz <= 200)
-    for name, (low, high) in BANDS.items():
-        inside = (hz >= low) & (hz <= high)
-        found[name] = power[inside].sum() / power[counted].sum()
-        found[f"{name} peak (Hz)"] = hz[inside][power[inside].argmax()]
-    return {name: float(value) for name, value in found.items()}
+    for name in SHOWN:
+        found[name] = spectrum.band_fraction(*BANDS[name])
+        found[f"{name} peak (Hz)"] = spectrum.peak_hz(*BANDS[name])
+    return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
 
 
-def draw(recording: Recording, power: np.ndarray, hz: np.ndarray, out: Path) -> Path:
+def draw(recording: Recording, mean: Spectrum, out: Path) -> Path:
     """Draw who fired, how many fired together, and the rhythms in that, the mean of all networks."""
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(3, figsize=(6.4, 7.2), layout="constrained", height_ratios=[3, 1, 1.5])
-    t_ms, neurons = recording.spikes()
-    axes[0].plot(t_ms, neurons, ".", color="black", markersize=1.2, rasterized=True)
-    axes[0].axhline(N_EXCITE - 0.5, color="#D55E00", linewidth=1)
-    axes[0].set(ylabel="neuron", xlim=(0, len(recording.step_counts()) * recording.dt_ms), ylim=(0, recording.n))
-    axes[0].set_title("One network: above the line, neurons that inhibit", fontsize=10)
-    axes[1].plot(np.arange(recording.n_steps) * recording.dt_ms, recording.step_counts()[:, 0], "k", linewidth=0.8)
-    axes[1].set(xlabel="time (ms)", ylabel="spikes a ms", xlim=axes[0].get_xlim())
+    populations = {"E": slice(0, N_EXCITE), "I": slice(N_EXCITE, N_EXCITE + N_INHIBIT)}
+    raster(recording, populations=populations, ax=axes[0])
+    axes[0].set_title("One network", fontsize=10)
+    axes[0].set_xlabel("")
+    rate = population_rate(recording)
+    axes[1].plot(np.arange(len(rate)), rate, "k", linewidth=0.8)
+    axes[1].set(xlabel="time (ms)", ylabel="rate (Hz)", xlim=axes[0].get_xlim())
+    hz, power = mean.frequency_hz, mean.power
     shown = (hz >= 1) & (hz <= 80)
     axes[2].plot(hz[shown], 100 * power[shown], color="#0072B2")
-    for name, band in BANDS.items():
-        axes[2].axvspan(*band, color="#D55E00", alpha=0.15, linewidth=0)
-        axes[2].text(np.mean(band), 0.91, name, ha="center", transform=axes[2].get_xaxis_transform())
+    for name in SHOWN:
+        axes[2].axvspan(*BANDS[name], color="#D55E00", alpha=0.15, linewidth=0)
+        axes[2].text(np.mean(BANDS[name]), 0.91, name, ha="center", transform=axes[2].get_xaxis_transform())
     axes[2].set(xlabel="frequency (Hz)", ylabel="power (%)", xlim=(0, 80), ylim=(0, 120 * power[shown].max()))
-    axes[2].set_title("Spikes a ms, mean spectrum of all networks", fontsize=10)
+    axes[2].set_title("Rate of all neurons, mean spectrum of all networks", fontsize=10)
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
-    path = out / experiment.FIGURES / "rhythms.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        fig.savefig(file, dpi=150, format="png")
-    plt.close(fig)
-    return path
+    return save_figure(fig, out / experiment.FIGURES / "rhythms.png")
 
 
 # %%
-def run(config: Config) -> list[dict[str, float]]:
+def run(config: Config) -> list[dict[str, float | None]]:
     """Run the networks one after the other, draw, and return what each did."""
     rows, spectra, first = [], [], None
     for seed in range(config.seed, config.seed + config.networks):
         recording = simulate(network(seed, config.gain), config.duration_ms, seed=seed)
-        rows.append({"seed": seed, **measure(recording)})
-        hz, power = spectrum(recording.step_counts()[:, 0], recording.dt_ms)
+        spectrum = rhythms(recording)
+        rows.append({"seed": seed, **measure(recording, spectrum)})
+        hz, power = spectrum.frequency_hz, spectrum.power
         spectra.append(power / power[(hz >= 1) & (hz <= 200)].sum())
         first = recording if first is None else first
-    draw(first, np.mean(spectra, axis=0), hz, config.out)
+    draw(first, Spectrum(frequency_hz=hz, power=np.mean(spectra, axis=0)), config.out)
     return rows
 
 
@@ -156,8 +150,10 @@ def table(rows: list[Mapping[str, Any]]) -> str:
     lines = [f"{'':18} {'mean':>7} {'sd':>6} {'net.m':>7}"]
     for name in rows[0]:
         if name != "seed":
-            values = np.array([row[name] for row in rows])
-            spread = values.std(ddof=1) if len(rows) > 1 else 0.0
+            values = np.array([row[name] for row in rows if row[name] is not None])
+            if not len(values):
+                continue
+            spread = values.std(ddof=1) if len(values) > 1 else 0.0
             known = f"{NET_M[name]:7.2f}" if name in NET_M else ""
             lines.append(f"{name:18} {values.mean():7.2f} {spread:6.2f} {known}".rstrip())
     return "\n".join(lines)

@@ -36,7 +36,10 @@ from reservoir.analysis import condition_space
 from reservoir.comparison import Comparison
 from reservoir.conditions import grid_of_tasks, join_weights, train_conditions
 from reservoir.experiment import amplitudes, learning_curves
-from reservoir.experiment_figures import FIGURES, save
+from reservoir.plots import ablations as draw_ablations
+from reservoir.plots import angles, block_predictions, condition_plane, raster, save_figure
+from reservoir.plots import learning_curves as draw_curves
+from reservoir.plots import probability_sweep as draw_sweep
 from reservoir.rule_comparison import LEARNERS, compare_rules
 from snn import experiment
 
@@ -120,35 +123,46 @@ def size_of(config: Config) -> Size:
 
 
 # %%
-def learn(config: Config, size: Size, progress: bool) -> dict[str, Any]:
+Draw = Callable[[str, Any], object]  # takes the name of a picture, and a figure
+
+
+def learn(config: Config, size: Size, draw: Draw, progress: bool) -> dict[str, Any]:
     """Four blocks by the local rules: errors, predictions, spikes, and the angle between the readouts."""
     networks = [Reservoir(size.n, generator=config.seed + k) for k in range(size.seeds)]
     own = PredictionLearner(networks, 2, seed=config.seed, n_threads=config.threads)
     blocks = standard_blocks(size.task())
     curves = learning_curves(own, blocks, tests=size.tests, progress=progress)
-    recording = own.record(blocks[-1])
-    t_ms, neurons = recording.spikes(0)
-    angles = [
+    recording = own.record(blocks[-1], pause_ms=200.0)
+    found = [
         subspace_angles(what, when, n_permutations=size.permutations)
         for what, when in zip(curves.what_weights[0, -1], curves.when_weights[0, -1], strict=True)
     ]
+    draw("prediction", block_predictions(curves))
+    cue_ms = recording.step * recording.dt_ms + 200
+    cues = [(cue_ms, cue_ms + TASK.cue_ms, "cue")]
+    draw("spikes", raster(recording.lane(0), populations=networks[0].populations, inputs=cues, zero_ms=cue_ms))
+    figure = draw_curves(curves)
+    known = {trial: error for trial, error in PAPER.items() if trial <= size.tests[-1]}
+    ax = figure.axes[0]
+    ax.plot(list(known), list(known.values()), "x", color="#555555")
+    ax.annotate("paper", next(iter(known.items())), (7, 0), textcoords="offset points", color="#555555", va="center")
+    draw("learning", figure)
+    draw("angles", angles({f"network {k}": angle for k, angle in enumerate(found)}))
     return {
         "tests": curves.tests,
         "paper": list(PAPER.items()),
         "blocks": [repr(block) for block in blocks],
         "rmse": curves.rmse,
         "outputs": curves.outputs[:, 0].mean(axis=2)[:, ::5],
-        "spike_ms": t_ms - recording.step - 200,
-        "spike_neurons": neurons,
         "rates_hz": recording.rates_hz().mean(axis=1),
-        "angle_deg": [angle.degrees[0] for angle in angles],
-        "angle_null_deg": [angle.null[:, 0] for angle in angles],
-        "angle_p_below": [angle.p_below for angle in angles],
-        "angle_p_above": [angle.p_above for angle in angles],
+        "angle_deg": [angle.degrees[0] for angle in found],
+        "angle_null_deg": [angle.null[:, 0] for angle in found],
+        "angle_p_below": [angle.p_below for angle in found],
+        "angle_p_above": [angle.p_above for angle in found],
     }
 
 
-def sweep(config: Config, size: Size, progress: bool) -> dict[str, Any]:
+def sweep(config: Config, size: Size, draw: Draw, progress: bool) -> dict[str, Any]:
     """Eleven probabilities, a network trained for each."""
     sizes, times = [], []
     for seed in range(config.seed, config.seed + size.sweep_seeds):
@@ -156,15 +170,17 @@ def sweep(config: Config, size: Size, progress: bool) -> dict[str, Any]:
         own = PredictionLearner(networks, 2, seed=100 * seed, n_threads=config.threads)
         sizes.append(probability_sweep(own, size.task(), LEVELS, progress=progress))
         times.append(amplitudes(own.test(TASK, n_repeats=4).mean(axis=0), TASK, dt_ms=1.0)[1])
+    draw("amplitude", draw_sweep(LEVELS, sizes))
     return {"levels": LEVELS, "amplitude": sizes, "peak_ms": times}
 
 
-def conditions(config: Config, size: Size, progress: bool) -> dict[str, Any]:
+def conditions(config: Config, size: Size, draw: Draw, progress: bool) -> dict[str, Any]:
     """One network, trained anew for each delay and probability; principal components of its weights."""
     tasks, labels = grid_of_tasks(size.delays, size.levels, n_trials=size.tests[-1])
     net = Reservoir(size.n, generator=config.seed)
     what, when = train_conditions(net, tasks, seed=config.seed, n_threads=config.threads, progress=progress)
     space = condition_space(join_weights(what, when), labels)
+    draw("conditions", condition_plane(space, colour_by="p", mark_by="delay", unit="ms"))
     return {"scores": space.scores, "share": space.share, "labels": labels, "correlations": space.correlations}
 
 
@@ -180,22 +196,25 @@ def compared(found: Comparison, reference: str) -> dict[str, Any]:
     }
 
 
-def rules(config: Config, size: Size, progress: bool) -> dict[str, Any]:
+def rules(config: Config, size: Size, draw: Draw, progress: bool) -> dict[str, Any]:
     """The local rule beside least squares and beside a merged readout."""
     found = compare_rules(
         standard_blocks(size.task())[: size.rule_blocks], names=size.rules, n=size.n, n_seeds=size.rule_seeds,
         seed=config.seed, tests=size.tests, n_threads=config.threads, progress=progress,
     )  # fmt: skip
+    draw("rules", draw_curves(found.curves, top=0.4))
     return compared(found, "local")
 
 
-def taken_apart(config: Config, size: Size, progress: bool) -> dict[str, Any]:
+def taken_apart(config: Config, size: Size, draw: Draw, progress: bool) -> dict[str, Any]:
     """The network without its parts."""
     tests = [test for test in size.tests if test in (0, 10, 50, 100)]
     found = ablations(
         standard_blocks(size.task())[: size.rule_blocks], names=size.ablated, n=size.n, n_seeds=size.ablation_seeds,
         seed=config.seed, tests=tests, n_threads=config.threads, progress=progress,
     )  # fmt: skip
+    errors = {name: found.score(name, "switched") for name in found.curves}
+    draw("ablations", draw_ablations(errors, reference="full", label="error after switches"))
     return compared(found, "full")
 
 
@@ -296,11 +315,13 @@ def main(config: Config) -> None:
     folder = out / experiment.TRAINING
     folder.mkdir(parents=True, exist_ok=True)
     progress, found = sys.stderr.isatty(), {}
+
+    def draw(name: str, figure: Any) -> None:
+        save_figure(figure, out / experiment.FIGURES / f"{name}.png")
+
     for name, function in STAGES.items():
-        found[name] = stage(name, lambda function=function: function(config, size, progress), folder)
-    (out / experiment.FIGURES).mkdir(exist_ok=True)
-    for name, draw in FIGURES.items():
-        save(draw(found), out / experiment.FIGURES / f"{name}.png")
+        # What it draws is there before its results are: a part that was stopped is done again, pictures and all.
+        found[name] = stage(name, lambda function=function: function(config, size, draw, progress), folder)
     rows = plain(figures_of_merit(found))
     print(f"\nRules, {len(found['rules']['seeds'])} seeds\n{found['rules']['table']}")
     print(f"\nAblations, {len(found['ablations']['seeds'])} seeds\n{found['ablations']['table']}")
@@ -310,7 +331,10 @@ def main(config: Config) -> None:
     print("Least squares lags after a switch only while nobody tells it of the switch: told, at trial 10 of the second")
     print(f"block its error is {told:.2f} of that of the local rule.")
     print("The errors of the paper are of its own delays and widths, which are not known: compare shapes, not values.")
-    print(f"Written to {out}: figures/ (look at prediction.png first), results.csv, results.json (every number above).")
+    print(
+        f"Written to {out}: figures/ (look at prediction.png and spikes.png first), results.csv, and results.json with"
+    )
+    print("every number above.")
     print("Next: --full (5 seeds, everything), --n 300 (a smaller network), --seed 10 (other networks).")
 
 

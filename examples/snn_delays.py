@@ -40,6 +40,7 @@ from neuroloaders import (
 )
 from neuroloaders.runs import atomic_write
 from snn import experiment
+from snn.plots import save_figure
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo")
 TAKES = "takes"
@@ -316,9 +317,7 @@ def draw(rows: Sequence[dict], path: Path) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="black", alpha=0.12)
     ax.legend(frameon=False, ncols=len(kinds), loc="lower left")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def main(config: Config) -> None:

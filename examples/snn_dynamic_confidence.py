@@ -245,9 +245,7 @@ def draw(
     calibration: tuple[Reliability, Reliability],
 ) -> None:
     """Draw the trade of steps for accuracy, who left when, calibration, and the images that left first and last."""
-    import matplotlib.pyplot as plt
-
-    from snn.plots import exit_curve, exit_histogram, first_and_last, reliability_diagram
+    from snn.plots import exit_curve, exit_histogram, first_and_last, reliability_diagram, save_figure
 
     labels = ready.test[1]
     pictures = {
@@ -260,12 +258,8 @@ def draw(
     if ready.images is not None:
         pictures["first_and_last"] = lambda: first_and_last(ready.images, exits, labels)
     folder = config.out / experiment.FIGURES
-    folder.mkdir(parents=True, exist_ok=True)
     for name, make in pictures.items():
-        made = make()
-        figure = getattr(made, "figure", None) or made
-        figure.savefig(folder / f"{task}_{name}.png", dpi=150)
-        plt.close(figure)
+        save_figure(make(), folder / f"{task}_{name}.png")
 
 
 # %%

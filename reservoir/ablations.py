@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from neuroloaders.checks import check_option
 from reservoir.comparison import Comparison, compare
 from reservoir.izhikevich import Izhikevich
 from reservoir.network import Population, default_populations
 from reservoir.tasks import PredictionTask
-from reservoir.variants import Variant
+from reservoir.variants import Variant, chosen
 
 __all__ = ["ABLATIONS", "ablations", "alike", "noisy"]
 
@@ -156,10 +155,7 @@ def ablations(
     >>> list(found.curves)
     ['full', 'no recurrence']
     """
-    chosen: Mapping[str, Variant] = ABLATIONS
-    if names is not None:
-        chosen = {check_option("names", name, ABLATIONS): ABLATIONS[name] for name in names}
     return compare(
-        chosen, blocks, n=n, n_seeds=n_seeds, seed=seed, tests=tests, n_repeats=n_repeats, n_threads=n_threads,
-        progress=progress,
+        chosen(names, ABLATIONS), blocks, n=n, n_seeds=n_seeds, seed=seed, tests=tests, n_repeats=n_repeats,
+        n_threads=n_threads, progress=progress,
     )  # fmt: skip

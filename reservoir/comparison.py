@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from neuroloaders.atomic import atomic_write
 from neuroloaders.checks import check_int, check_number, check_option, invalid
@@ -102,10 +101,12 @@ class Comparison:
             return np.nan, np.nan, np.nan
         if np.isinf(mine).any():
             return np.inf, np.nan, np.nan
+        from scipy.special import stdtrit  # quantiles of Student; scipy.stats takes half a second to load
+
         logs = np.log(mine / others)
         mean, half = logs.mean(), np.nan
         if len(logs) > 1:
-            half = scipy.stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs))
+            half = stdtrit(len(logs) - 1, (1 + confidence) / 2) * logs.std(ddof=1) / np.sqrt(len(logs))
         return float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half))
 
     def _measured(self, kind: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from neuroloaders.checks import check_option
 from reservoir.comparison import Comparison, compare
 from reservoir.rules.force import FORCE
 from reservoir.tasks import PredictionTask
-from reservoir.variants import Variant
+from reservoir.variants import Variant, chosen
 
 __all__ = ["LEARNERS", "compare_rules"]
 
@@ -70,10 +69,7 @@ def compare_rules(
     >>> list(found.curves)
     ['local', 'RLS']
     """
-    chosen: Mapping[str, Variant] = LEARNERS
-    if names is not None:
-        chosen = {check_option("names", name, LEARNERS): LEARNERS[name] for name in names}
     return compare(
-        chosen, blocks, n=n, n_seeds=n_seeds, seed=seed, tests=tests, n_repeats=n_repeats, n_threads=n_threads,
-        progress=progress,
+        chosen(names, LEARNERS), blocks, n=n, n_seeds=n_seeds, seed=seed, tests=tests, n_repeats=n_repeats,
+        n_threads=n_threads, progress=progress,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from reservoir.rules.base import Rule
 from reservoir.rules.three_factor import ThreeFactorRule
 from reservoir.tasks import PredictionTask
 
-__all__ = ["Variant"]
+__all__ = ["Variant", "chosen"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +92,18 @@ class Variant:
             seed=int(seeds[0]),
             n_threads=n_threads,
         )
+
+
+def chosen(names: Sequence[str] | None, known: Mapping[str, Variant]) -> dict[str, Variant]:
+    """Return the variants of these names, in their order; by default all.
+
+    Parameters
+    ----------
+    names : sequence of str or None
+        Keys of `known`.
+    known : mapping of str to Variant
+        What there is to choose from.
+    """
+    if names is None:
+        return dict(known)
+    return {check_option("names", name, known): known[name] for name in names}

@@ -11,7 +11,6 @@ costs one eigendecomposition and is scored, for all α and all targets, by the c
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from neurodecode.ridge.choice import alpha_grid
 from neurodecode.ridge.estimator import DEFAULT_ALPHAS, PRECISIONS
 from neurodecode.ridge.inputs import checked_features, checked_weights, new_features
 from neurodecode.ridge.rowwise import rowwise_product
+from neurodecode.ridge.saved import Saved
 from neurodecode.ridge.selection import SELECTIONS, folds_of_groups, scores
 from neurodecode.ridge.solver import counts
 from neurodecode.ridge.system import Features, Spectrum, centre, gram
@@ -32,7 +32,7 @@ from neuroloaders.checks import check_int, check_number, check_option, check_sha
 __all__ = ["BandedRidge", "drawn_shares"]
 
 
-class BandedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class BandedRidge(Saved, MultiOutputMixin, RegressorMixin, BaseEstimator):
     r"""Ridge regression with one alpha for each band of features, and for each target.
 
     Parameters
@@ -235,19 +235,6 @@ class BandedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         for b, columns in enumerate(self._columns()):
             out[:, kept[columns]] = (self._coefficients * shares[b]).T @ features.x[:, columns]
         return self._given(out.T).T if self._is_1d else self._given(out)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a safetensors file; `neurodecode.ridge.load_ridge` reads it.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; it is replaced once the new one is complete.
-        """
-        from neurodecode.ridge.storage import save_ridge
-
-        check_is_fitted(self, "alpha_")
-        save_ridge(self, path)
 
     def _read_bands(self) -> None:
         labels = np.zeros(self.n_features_in_, dtype=np.int64) if self.bands is None else np.asarray(self.bands)

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from neurodecode.ridge.saved import Saved
 from neurodecode.ridge.targets import opened_output
 from neuroloaders.checks import invalid
 
@@ -20,7 +20,7 @@ __all__ = ["FittedRidge", "as_matrix", "put"]
 _CHUNK_BYTES = 1 << 25
 
 
-class FittedRidge:
+class FittedRidge(Saved):
     """Weights, duals and intercepts of an estimator that holds `_features`, `_coefficients` and `_mean`."""
 
     def weights(self, *, out: Any = None) -> Any:
@@ -84,19 +84,6 @@ class FittedRidge:
             out[part] -= block[:, kept] @ features.mean
         out = features.lib.numpy(out) if self._takes_numpy else out
         return out[0] if self._is_1d else out
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a safetensors file; `neurodecode.ridge.load_ridge` reads it.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; it is replaced once the new one is complete.
-        """
-        from neurodecode.ridge.storage import save_ridge
-
-        check_is_fitted(self, "alpha_")
-        save_ridge(self, path)
 
     def _parts(self, n: int) -> list[slice]:
         size = self.chunk_size or max(_CHUNK_BYTES // (8 * max(n, self.n_features_in_)), 64)

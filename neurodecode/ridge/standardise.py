@@ -11,7 +11,6 @@ leave-one-out predictions of training rows (``"loo"``): out-of-sample like those
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from neurodecode.ridge.arrays import is_tensor, library_of
 from neurodecode.ridge.estimator import MultiTargetRidge
 from neurodecode.ridge.left_out import checked_rows, left_out_chunks
+from neurodecode.ridge.saved import Saved
 from neuroloaders.checks import check_finite, check_int, check_option, check_shape, invalid
 
 __all__ = ["STANDARDIZATIONS", "PredictionScaler", "StandardizedRidge", "chunk_statistics"]
@@ -129,7 +129,7 @@ class PredictionScaler(BaseEstimator):
         return self
 
 
-class StandardizedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class StandardizedRidge(Saved, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Ridge regression whose predictions have the mean and spread of the training targets.
 
     Parameters
@@ -207,19 +207,6 @@ class StandardizedRidge(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if self.ridge_._is_1d:
             return self.scaler_.transform(predictions[:, None])[:, 0]
         return self.scaler_.transform(predictions)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to a safetensors file; `neurodecode.ridge.load_ridge` reads it.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; it is replaced once the new one is complete.
-        """
-        from neurodecode.ridge.storage import save_ridge
-
-        check_is_fitted(self, "scaler_")
-        save_ridge(self, path)
 
 
 def drawn_rows(features: Any, n_loo: int | None, random_state: Any) -> np.ndarray:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.signal
 
 from neuroloaders.checks import check_int, check_number, check_option, invalid
 from reservoir.network import Reservoir, random_source
@@ -268,7 +267,9 @@ def _distance(recording: Recording, distance: str, lane: int, tau_ms: float) -> 
     parted = np.flatnonzero((dense[:, lane] != dense[:, 0]).any(axis=0))
     difference = dense[:, lane, parted].astype(np.float64) - dense[:, 0, parted]
     decay = np.exp(-recording.dt_ms / tau_ms)
-    filtered = scipy.signal.lfilter([1.0], [1.0, -decay], difference, axis=0)
+    from scipy.signal import lfilter
+
+    filtered = lfilter([1.0], [1.0, -decay], difference, axis=0)
     return np.sqrt((filtered**2).sum(axis=1) / recording.n)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.signal
 
 from neuroloaders.checks import check_finite, check_int, check_number, invalid
 from reservoir.inputs import attended
@@ -163,10 +162,12 @@ def replay_predictions(
     decay = np.exp(-dt_ms / learner.when.kernel_shape.tau_ms)
     first, last = learner.what_window
     outputs = np.zeros((n_trial, recording.n_lanes, task.n_events))
+    from scipy.signal import lfilter
+
     for lane in range(recording.n_lanes):
         spikes = recording.lane(lane).to_dense()[:, 0].astype(np.float64)
         before = np.zeros(recording.n) if learner.reset_state else learner.when.trace[lane]
-        trace, _ = scipy.signal.lfilter([1.0], [1.0, -decay], spikes, axis=0, zi=decay * before[None])
+        trace, _ = lfilter([1.0], [1.0, -decay], spikes, axis=0, zi=decay * before[None])
         trace = trace[-n_trial:]
         when = np.maximum(trace @ learner.when.weights[lane].T, 0)
         if learner.readout == "factored":

@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.signal
 
 from neuroloaders.checks import check_number, invalid
 from reservoir.analysis.trains import SpikeTrains, spike_trains
@@ -148,6 +147,8 @@ def power_spectrum(
     >>> power_spectrum(trains, segment_ms=1000.0).peak_hz(10.0, 60.0)
     40.0
     """
+    import scipy.signal  # takes longer to load than all of ours
+
     rate = population_rate(spikes, bin_ms=bin_ms)
     if segment_ms is None:
         n_segment = min(len(rate), max(2, round(512 / bin_ms)))

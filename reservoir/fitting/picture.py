@@ -93,10 +93,9 @@ def draw_sweep(
     prediction : Prediction, optional
         What the model does, if it is known already.
     """
-    potentials, currents = sweeps_of("voltage", voltage), sweeps_of("current", current)
-    check_int("sweep", sweep, at_least=0, at_most=len(potentials) - 1)
-    prediction = prediction or _predict(fit, potentials, currents, sfreq)
-    ax = _new(ax)
+    n_sweeps = len(sweeps_of("voltage", voltage))
+    check_int("sweep", sweep, at_least=0, at_most=n_sweeps - 1)
+    potentials, currents, prediction, ax = _opened(fit, voltage, current, sfreq, prediction, ax)
     v, model = potentials[sweep], prediction.voltage_mV[sweep]
     ax.plot(np.arange(len(v)) / sfreq, v, color=_DATA, linewidth=0.8, label="recorded")
     ax.plot(np.arange(1, len(model) + 1) * prediction.dt_ms / 1000, model, color=_MODEL, linewidth=0.8, label="model")
@@ -126,9 +125,7 @@ def draw_raster(
     fit, voltage, current, sfreq, ax, prediction
         As for `draw_sweep`.
     """
-    potentials, currents = sweeps_of("voltage", voltage), sweeps_of("current", current)
-    prediction = prediction or _predict(fit, potentials, currents, sfreq)
-    ax = _new(ax)
+    potentials, currents, prediction, ax = _opened(fit, voltage, current, sfreq, prediction, ax)
     recorded = _recorded(fit, potentials, sfreq)
     numbers = np.arange(len(recorded))
     style = {"linelengths": 0.36, "linewidths": 0.9}
@@ -161,9 +158,7 @@ def draw_f_i(
     fit, voltage, current, sfreq, ax, prediction
         As for `draw_sweep`.
     """
-    potentials, currents = sweeps_of("voltage", voltage), sweeps_of("current", current)
-    prediction = prediction or _predict(fit, potentials, currents, sfreq)
-    ax = _new(ax)
+    potentials, currents, prediction, ax = _opened(fit, voltage, current, sfreq, prediction, ax)
     # Of a step its height, with its sign; the size of the transition, not of a test pulse, is what sweeps differ in.
     strength = np.array([_strength(i, currents) for i in currents])
     order = np.argsort(strength, kind="stable")
@@ -205,6 +200,16 @@ def _telling(fit: IzhikevichFit, n: int) -> list[int]:
     return sorted(k for k in chosen[:3] if k < n)
 
 
+def _opened(
+    fit: IzhikevichFit, voltage: Any, current: Any, sfreq: float, prediction: Prediction | None, ax: Axes | None
+) -> tuple[list[np.ndarray], list[np.ndarray], Prediction, Axes]:
+    """Return the sweeps, what the model does in them, and where to draw."""
+    from snn.plots.base import own_axes
+
+    potentials, currents = sweeps_of("voltage", voltage), sweeps_of("current", current)
+    return potentials, currents, prediction or _predict(fit, potentials, currents, sfreq), own_axes(ax, 3.2)
+
+
 def _predict(fit: IzhikevichFit, potentials: list[np.ndarray], currents: list[np.ndarray], sfreq: float) -> Prediction:
     first = max(1, round(sfreq / 1000))
     start = [min(float(np.median(v[:first])), fit.ceiling_mV) for v in potentials]
@@ -214,14 +219,6 @@ def _predict(fit: IzhikevichFit, potentials: list[np.ndarray], currents: list[np
 def _recorded(fit: IzhikevichFit, potentials: list[np.ndarray], sfreq: float) -> list[np.ndarray]:
     levels = {"level_mV": fit.level_mV, "prominence_mV": fit.prominence_mV}
     return [find_spikes(v, sfreq, **levels) * (1000.0 / sfreq) for v in potentials]
-
-
-def _new(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(figsize=(6.4, 3.2), layout="constrained")[1]
 
 
 def _tidy(ax: Axes) -> None:

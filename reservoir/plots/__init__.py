@@ -1,7 +1,7 @@
 """Pictures of reservoirs: what they do, what they learn, and where their weights lie.
 
-Each function draws into `ax`, by default into a new figure, and returns the figure. None shows it. matplotlib is loaded
-by the first call.
+Each function draws into `ax`, by default into a new figure, and returns the figure. None shows it; `save_figure` writes
+it. matplotlib is loaded by the first call.
 """
 
 from reservoir.plots.comparisons import ablations
@@ -14,6 +14,7 @@ from reservoir.plots.spectra import spectrum
 from reservoir.plots.sweeps import probability_sweep
 from reservoir.plots.traces import voltages
 from reservoir.plots.weights import readout_weights, weight_matrix
+from snn.plots.saving import save_figure
 
 __all__ = [
     "ablations",
@@ -26,6 +27,7 @@ __all__ = [
     "probability_sweep",
     "raster",
     "readout_weights",
+    "save_figure",
     "spectrum",
     "voltages",
     "weight_matrix",
