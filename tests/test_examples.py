@@ -2,14 +2,9 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+from fakes.scripts import EXAMPLES, call
 
 # Notebook -> what it must print.
 NOTEBOOKS = {
@@ -39,13 +34,6 @@ FIGURES = {
     "spike_maps.png",
     "spike_rates.png",
 }
-
-
-def call(script, *options):
-    # Warnings are errors there as well; one thread, as tests may run beside each other.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 @pytest.fixture(scope="module", params=SMALL)

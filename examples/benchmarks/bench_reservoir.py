@@ -118,6 +118,83 @@ def static_run(n: int, peers: dict[str, str]) -> None:
             report(f"first run of 1 s in a new process, N = {n}; theirs: build", quick_start(n), name, build_s, None)
 
 
+def learning_step(n: int, n_steps: int = 2000) -> None:
+    """Compare a step with two readouts that learn and feed back, with brian2 run from Python, where it can learn."""
+    net, target = network(n), np.random.default_rng(1).uniform(0, 1, (n_steps, 2))
+
+    def run(backend: str, n_steps: int = n_steps) -> tuple[float, reservoir.Recording, np.ndarray]:
+        readout = reservoir.Readout(n, 2, feedback=1.0, generator=0)
+        lesson = reservoir.ThreeFactorRule().teach(target[:n_steps])
+        started = time.perf_counter()
+        recording = reservoir.simulate(net, float(n_steps), readout=readout, rule=lesson, backend=backend)
+        return time.perf_counter() - started, recording, readout.weights
+
+    run("numba")
+    ours_s, want, learned = min((run("numba") for _ in range(5)), key=lambda one: one[0])
+    for backend, code in {"brian2": "numpy", "brian2_cython": "cython"}.items():
+        if code == "cython" and shutil.which("g++") is None:
+            continue
+        few = n_steps // 4
+        run(backend, few)
+        short, long = run(backend, few), run(backend)
+        if not (same_spikes(long[1], want) and np.allclose(long[2], learned, rtol=1e-9, atol=1e-12)):
+            raise SystemExit(f"{backend} and ours do not learn the same at N = {n}: no time is printed")
+        # Both runs generate code first; their difference are steps alone.
+        peers = {"strict": ((long[0] - short[0]) / (n_steps - few), True)}
+        peer_s, rate = by_hand(net, target, code)
+        peers["by hand"] = peer_s, same_rate(want, rate)
+        for name, (peer_s, agree) in peers.items():
+            report(f"learning, N = {n}, one step", ours_s / n_steps, f"{STRICT[backend]}, {name}", peer_s, agree)
+
+
+def by_hand(net: reservoir.Reservoir, target: np.ndarray, code: str) -> tuple[float, float]:
+    """Run the same experiment as a user of brian2 writes it, the short way; return seconds a step and the mean rate."""
+    import brian2
+    from brian2 import ms
+
+    before, brian2.prefs.codegen.target = brian2.prefs.codegen.target, code
+    brian2.defaultclock.dt, n = net.dt_ms * ms, net.n
+    group = brian2.NeuronGroup(
+        n,
+        "v : 1\nu : 1\ncurrent : 1\nfed : 1\n"
+        + "\n".join(f"{name} : 1 (constant)" for name in ("a", "b", "c", "d", "bias")),
+        threshold="v >= 30",
+        reset="v = c\nu += d",
+        method="euler",
+    )
+    for name in ("a", "b", "c", "d"):
+        setattr(group, name, net.parameters[name])
+    group.bias, start = net.bias, reservoir.initial_state(net)
+    group.v, group.u = start.v[0], start.u[0]
+    keep, _ = net.synapses[0].decays(net.dt_ms)
+    half = "v += 0.5*(0.04*v*v + 5*v + 140 - u + current + bias + fed)\n"
+    group.run_regularly(half + half + f"u += a*(b*v - u)\ncurrent *= {keep}", dt=net.dt_ms * ms, when="groups")
+    synapses = brian2.Synapses(group, group, "w : 1 (constant)", on_pre="current_post += w")
+    synapses.connect(i=net.wiring.pre(), j=net.wiring.post.astype(np.int64))
+    synapses.w = net.wiring.weights_as(np.float64, np.array([one.scale for one in net.synapses])[net.receptor])
+    weights, trace, n_spikes, moments = np.zeros((2, n)), np.zeros(n), 0, []
+    feedback = reservoir.Readout(n, 2, feedback=1.0, generator=0).feedback[0]
+    decay, steps = np.exp(-net.dt_ms / 20.0), iter(target)
+
+    def learn() -> None:
+        nonlocal n_spikes, trace
+        moments.append(time.perf_counter())
+        spikes = group.spikes[:]
+        n_spikes += len(spikes)
+        trace *= decay
+        trace[spikes] += 1.0
+        z, wanted = weights @ trace, next(steps)
+        np.add(weights, 1e-4 * np.outer(wanted - z, trace), out=weights)
+        group.fed = feedback @ z
+
+    operation = brian2.NetworkOperation(learn, when="end", dt=net.dt_ms * ms)
+    network_of_it = brian2.Network(group, synapses, operation)
+    network_of_it.run(len(target) * net.dt_ms * ms, namespace={})
+    brian2.prefs.codegen.target = before
+    # From one step to the next: the generation of code does not count.
+    return (moments[-1] - moments[0]) / (len(moments) - 1), n_spikes / n / (len(target) * net.dt_ms * 1e-3)
+
+
 def lanes(n: int) -> None:
     """Time many lanes of one network, which need not learn anything from each other."""
     net = network(n)
@@ -220,6 +297,7 @@ def main(*, small: bool, only_learning: bool) -> None:
     if not compiler:
         print("no C++ compiler: brian2 runs in numpy only", file=sys.stderr)
     static_run(1000, peers)
+    learning_step(1000)
     two_threads()
     if not small:
         static_run(10_000, {name: peer for name, peer in peers.items() if "cpp" in name} or peers)

@@ -2,14 +2,10 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from fakes.scripts import call
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 FIGURES = {
     "reservoir_izhikevich_2003.py": "rhythms.png",
     "reservoir_force_sine.py": "sine.png",
@@ -21,12 +17,6 @@ SHOWS = {
     "reservoir_force_sine.py": [("frequency (Hz)", 4.85, 5.15), ("amplitude", 0.85, 1.1), ("purity", 0.97, 1.0)],
     "reservoir_dopamine_stdp.py": [("rewards", 1, 40), ("others, mean (mV)", 0.6, 1.0)],
 }
-
-
-def call(script, *options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-W", "error", str(EXAMPLES / script), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
 @pytest.mark.parametrize("script", FIGURES)

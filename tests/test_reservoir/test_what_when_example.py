@@ -2,27 +2,17 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+from fakes.scripts import call
 
-SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "reservoir_what_when.py"
 FIGURES = {"ablations", "amplitude", "angles", "conditions", "learning", "prediction", "rules", "spikes"}
 STAGES = ("learning", "sweep", "conditions", "rules", "ablations")
 
 
-def call(*options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
-
-
 def test_example_draws_measures_and_goes_on_where_it_was_stopped(tmp_path):
     out = tmp_path / "run"
-    first = call("--fake", "--out", out)
+    first = call("reservoir_what_when.py", "--fake", "--out", out)
     assert first.returncode == 0, first.stderr
     assert {path.stem for path in (out / "figures").iterdir()} == FIGURES
     results = json.loads((out / "results.json").read_text())
@@ -42,11 +32,11 @@ def test_example_draws_measures_and_goes_on_where_it_was_stopped(tmp_path):
     # As if it had been stopped in its last part.
     (out / "results.json").unlink()
     (out / "training" / "ablations.json").unlink()
-    again = call("--fake", "--out", out)
+    again = call("reservoir_what_when.py", "--fake", "--out", out)
     assert again.returncode == 0, again.stderr
     assert [line.split(":")[0] for line in again.stdout.splitlines() if line.endswith(" s")] == ["ablations"]
     assert json.loads((out / "results.json").read_text()) == results
-    assert call("--fake", "--out", out).stdout.startswith("Found the finished")
-    other = call("--fake", "--seed", "1", "--out", out)
+    assert call("reservoir_what_when.py", "--fake", "--out", out).stdout.startswith("Found the finished")
+    other = call("reservoir_what_when.py", "--fake", "--seed", "1", "--out", out)
     assert other.returncode == 1
     assert "Traceback" not in other.stderr
