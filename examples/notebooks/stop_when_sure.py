@@ -65,8 +65,8 @@ print(snn.conversion_errors(quantised, network, x_test))
 # %% [markdown]
 # ## When may it stop?
 #
-# On validation data: a temperature, so that a confidence of 90 % means right in 90 % of the cases, and a threshold, the
-# cheapest that loses at most 0.1 points of accuracy.
+# On validation data: a temperature, how often answers of each confidence are right, so that 90 % means right in 90 % of
+# the cases, and a threshold, the cheapest that loses at most 0.1 points of accuracy.
 
 # %%
 decide = snn.DynamicConfidence(network, n_steps=24).fit(x_valid, valid.labels, max_drop=0.001)
@@ -90,7 +90,7 @@ _ = exit_histogram(exits, test.labels)
 _ = first_and_last(test.images, exits, test.labels)
 
 # %% [markdown]
-# Is it as sure as it is right? Before the fit, with a temperature of 1, it was not:
+# Is it as sure as it is right? As the logits are, with a temperature of 1, it was not:
 
 # %%
 before = decide.reliability(x_test, test.labels, alpha=1.0)

@@ -76,8 +76,8 @@ def learning_curves(
         diverged = int((~np.isfinite(one.rmse)).any(axis=(0, 1)).sum())
         if last is None:
             last = (0.0, 0.0)
-        else:
-            ax.plot(*last, "x", color=colour(number), markersize=9) if diverged else None
+        elif diverged:
+            ax.plot(*last, "x", color=colour(number), markersize=9)
         text = name + (f" ({diverged} of {one.rmse.shape[2]} diverged)" if diverged else "")
         ends.append((len(first.blocks) * length, last[1], text.strip(), colour(number)))
     for block, task in enumerate(first.blocks):
