@@ -38,7 +38,7 @@ def save_figure(drawn: Figure | Axes, path: str | os.PathLike[str], *, dpi: floa
 
     figure = drawn.get_figure(root=True) if isinstance(drawn, Axes) else drawn
     if not isinstance(figure, Figure):
-        raise invalid("drawn", "be a figure or axes of matplotlib", drawn, kind=TypeError)
+        raise invalid("drawn", "be a figure or axes of matplotlib", f"{drawn!r}", kind=TypeError)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:

@@ -9,7 +9,7 @@ import torch
 from fakes.pictures import legend, make_history, make_layer, make_spikes
 
 from snn import DelayConv1d, DelayLinear, History, SigmaSchedule, plots
-from snn.plots import calibration, charts, delays, exits, pictures, rasters
+from snn.plots import calibration, charts, delays, exits, pictures, rasters, saving
 
 NAMES = ["delay_histogram", "delay_matrix", "delayed_raster", "raster", "sigma_history"]
 FIGURES = {"delayed_raster", "sigma_history"}
@@ -37,7 +37,7 @@ def draw(name, **options):
 
 
 def test_every_picture_of_the_package_is_tested_here_or_in_test_plots():
-    elsewhere = [*charts.__all__, *pictures.__all__, *calibration.__all__, *exits.__all__]
+    elsewhere = [*charts.__all__, *pictures.__all__, *calibration.__all__, *exits.__all__, *saving.__all__]
     modules = [*elsewhere, *delays.__all__, *rasters.__all__]
     assert sorted(plots.__all__) == sorted(name for name in modules if name != "SORTS")
     assert sorted([*elsewhere, *NAMES]) == sorted(plots.__all__)
