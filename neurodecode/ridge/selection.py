@@ -113,20 +113,12 @@ def _loo(spectrum: Spectrum, y: Any, q: Any, alphas: np.ndarray, folds: Sequence
 
 def _group_kfold(spectrum: Spectrum, y: Any, q: Any, alphas: np.ndarray, folds: Sequence[np.ndarray]) -> np.ndarray:
     lib, dtype = spectrum.lib, str(q.dtype).removeprefix("torch.")
-    direction = lib.array(spectrum.features.intercept_direction()[:, None], "float64")
     out = []
     for alpha in alphas:
         residuals = spectrum.residuals(y, q, alpha)
-        values = spectrum.values
-        sign = 1.0 if spectrum.complete else -1.0
-        root = lib.array(np.sqrt((alpha if spectrum.complete else values) / (values + alpha)), "float64")
         total = 0.0
         for fold in folds:
-            u, d = spectrum.u64[fold] * root, direction[fold]
-            block = sign * (u @ u.T) - d @ d.T
-            if not spectrum.complete:
-                block[range(len(fold)), range(len(fold))] += 1.0
-            errors = lib.array(lib.inverse(lib.cholesky(block)), dtype) @ residuals[fold]
+            errors = lib.array(spectrum.fold_inverse(float(alpha), fold), dtype) @ residuals[fold]
             errors *= errors
             total = total + lib.numpy(errors.sum(0)).astype(np.float64)
         out.append(total)
