@@ -126,7 +126,9 @@ def open_array(name: str, x: Any) -> Any:
             ) from error
         except (ValueError, EOFError, OSError) as error:
             raise corrupt_file(x, f"it is no .npy file of numbers ({error})", "Write it with numpy.save.") from error
-    return x if is_tensor(x) or isinstance(x, np.ndarray) else np.asarray(x)
+    # What says its shape and dtype gives its columns when asked: see `SideBySide`.
+    lazy = hasattr(x, "dtype") and hasattr(x, "shape") and hasattr(x, "__getitem__") and not hasattr(x, "__array__")
+    return x if lazy or is_tensor(x) or isinstance(x, np.ndarray) else np.asarray(x)
 
 
 @contextlib.contextmanager
