@@ -1,0 +1,1 @@
+"""From fMRI to the seen image."""
