@@ -32,12 +32,13 @@ BATCH, WANTED = 256, 0.4
 
 
 def median_times(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each, called in turn after a warm-up."""
+    """Return the median seconds of each, called in turn after a warm-up, each round beginning with another one."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
     for k in range(repeats + 1):
-        for name, call in calls.items():
+        for name in names[k % len(names) :] + names[: k % len(names)]:
             start = time.perf_counter()
-            call()
+            calls[name]()
             if k:
                 taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
@@ -205,7 +206,7 @@ def one_by_one(name: str, decide: DynamicConfidence, stepper: object, x: Tensor,
             "ahead": lambda: [ahead.predict(sample) for sample in some],
             "loop": lambda: [plain_loop(stepper, sample, decide) for sample in some],
         },
-        5,
+        9,
     )
     for case, key in (("batch 1", "ours"), ("batch 1, look_ahead=4", "ahead")):
         report(f"{name}, {case}", times[key] / 16, "plain loop that stops", times["loop"] / 16, agree)
