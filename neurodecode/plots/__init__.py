@@ -1,0 +1,12 @@
+"""Pictures of decoders: what was seen beside what was decoded, scores with intervals, the stages behind them.
+
+Each function draws into `ax`, by default a new figure's, and returns it. None shows it; `save_figure` writes it.
+matplotlib is loaded by the first call.
+"""
+
+from neurodecode.plots.images import image_rows
+from neurodecode.plots.scores import score_intervals
+from neurodecode.plots.stages import region_bars, stage_histograms
+from snn.plots.saving import save_figure
+
+__all__ = ["image_rows", "region_bars", "save_figure", "score_intervals", "stage_histograms"]
