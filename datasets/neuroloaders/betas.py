@@ -152,13 +152,7 @@ class BetaSet:
         IndexError, ValueError
             If a number is out of range, or nothing is selected.
         """
-        rows = np.asarray(rows)
-        if rows.dtype == bool:
-            rows = np.flatnonzero(check_shape("rows", rows, (len(self),)))
-        if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
-            raise invalid("rows", "name at least one row, by number or by one bool for each", rows)
-        if rows.min() < 0 or rows.max() >= len(self):
-            raise invalid("rows", f"lie in 0..{len(self) - 1}", f"{rows.min()}..{rows.max()}", kind=IndexError)
+        rows = self._row_numbers("rows", rows)
         columns = {name: getattr(self, name) for name in ("stimuli", "sessions", "runs", "repeats")}
         chosen = {name: None if value is None else value[rows] for name, value in columns.items()}
         return dataclasses.replace(self, betas=np.array(self.betas[rows]), **chosen)
@@ -226,14 +220,13 @@ class BetaSet:
 
         Raises
         ------
-        ValueError
-            If a voxel is constant over the training rows: see `drop_bad_voxels`.
+        IndexError, ValueError
+            If a row is out of range, or a voxel is constant over the training rows: see `drop_bad_voxels`.
         """
         check_option("per", per, ZSCORES)
-        rows = np.asarray(train_rows)
         chosen = np.zeros(len(self), dtype=bool)
-        chosen[rows] = True
-        out = np.empty_like(self.betas)
+        chosen[self._row_numbers("train_rows", train_rows)] = True
+        out = np.empty(self.betas.shape, dtype=np.float32)
         for session in [None] if per == "all" else np.unique(self.sessions):
             here = np.ones(len(self), bool) if session is None else self.sessions == session
             train = self.betas[here & chosen]
@@ -249,6 +242,16 @@ class BetaSet:
                 )
             out[here] = (self.betas[here] - mean) / spread
         return dataclasses.replace(self, betas=out)
+
+    def _row_numbers(self, name: str, rows: Any) -> np.ndarray:
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(check_shape(name, rows, (len(self),)))
+        if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
+            raise invalid(name, "name at least one row, by number or by one bool for each", rows)
+        if rows.min() < 0 or rows.max() >= len(self):
+            raise invalid(name, f"lie in 0..{len(self) - 1}", f"{rows.min()}..{rows.max()}", kind=IndexError)
+        return rows
 
     def bad_voxels(self) -> np.ndarray:
         """Return which voxels hold NaN or infinity or are constant, shape (p,), bool."""

@@ -56,6 +56,12 @@ def test_zscores_come_from_training_rows_only(trials):
     np.testing.assert_array_equal(changed.betas[:8], scored.betas[:8])
 
 
+@pytest.mark.parametrize("rows", [[0, 12], [-1, 3], [0.0, 1.0], np.ones(11, bool)])
+def test_training_rows_that_are_none_are_refused(trials, rows):
+    with pytest.raises((IndexError, ValueError), match="train_rows"):
+        trials.zscore(rows)
+
+
 def test_zscores_per_session_remove_the_level_of_each(trials):
     shifted = trials.betas + 50 * (trials.sessions == 2)[:, None].astype(np.float32)
     moved = BetaSet(betas=shifted, stimuli=trials.stimuli, sessions=trials.sessions)
