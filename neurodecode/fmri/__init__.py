@@ -3,8 +3,9 @@
 from neurodecode.fmri.betas import betas_from_bold, betas_from_images
 from neurodecode.fmri.bids import betas_from_bids
 from neurodecode.fmri.block_design import BlockIdentification, identify_categories
-from neurodecode.fmri.brain_diffuser import PAPER_ALPHA, BrainDiffuser, Reconstruction
+from neurodecode.fmri.brain_diffuser import PAPER_ALPHA, BrainDiffuser, Reconstruction, roi_scene
 from neurodecode.fmri.decoder_ceiling import decoder_ceiling_r2, wiener_decoder
+from neurodecode.fmri.evaluation import REFERENCE_R2, DecoderEvaluation, StageScores, evaluate_decoder
 from neurodecode.fmri.image_baseline import NearestImages, nearest_training_image
 from neurodecode.fmri.image_metrics import METRICS, ImageMetrics, image_metrics
 from neurodecode.fmri.image_networks import ImageNetworks, load_image_networks, tiny_image_networks
@@ -22,9 +23,11 @@ __all__ = [
     "PAPER_ALPHA",
     "PAPER_NORMS",
     "PAPER_TABLE",
+    "REFERENCE_R2",
     "VDVAE",
     "BlockIdentification",
     "BrainDiffuser",
+    "DecoderEvaluation",
     "ImageMetrics",
     "ImageNetworks",
     "NearestImages",
@@ -33,6 +36,7 @@ __all__ = [
     "Reconstruction",
     "ScanDesign",
     "SimulatedSubject",
+    "StageScores",
     "VDVAEConfig",
     "VDVAETraining",
     "VoxelScaler",
@@ -40,6 +44,7 @@ __all__ = [
     "betas_from_bold",
     "betas_from_images",
     "decoder_ceiling_r2",
+    "evaluate_decoder",
     "identify_categories",
     "image_metrics",
     "load_image_networks",
@@ -47,6 +52,7 @@ __all__ = [
     "photographs",
     "region_latents",
     "region_preference",
+    "roi_scene",
     "simulate_subject",
     "tiny_image_networks",
     "train_vdvae",

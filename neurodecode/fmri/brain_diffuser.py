@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from neurodecode.fmri.roi import PAPER_NORMS, region_latents
 from neurodecode.fmri.voxels import VoxelScaler
 from neurodecode.ridge import MultiTargetRidge, StandardizedRidge, load_ridge, predict_to_folder
 from neurodecode.ridge.side_by_side import Layout, SideBySide
@@ -29,7 +30,7 @@ from neuroloaders.checks import (
     missing_data,
 )
 
-__all__ = ["PAPER_ALPHA", "BrainDiffuser", "Reconstruction"]
+__all__ = ["PAPER_ALPHA", "BrainDiffuser", "Reconstruction", "roi_scene"]
 
 # Penalties of the paper, for 8859 training images and z-scored voxels of the mask nsdgeneral.
 PAPER_ALPHA = {"low_level": 50_000.0, "text": 100_000.0, "image": 60_000.0}
@@ -418,6 +419,38 @@ class BrainDiffuser:
             options["generator"] = [_generator(seed, row) for row in range(rows.start, rows.stop)]
         images = self.extractors["low_level"].decode(latents[rows], **options)
         return images.cpu().numpy()
+
+
+def roi_scene(
+    decoder: BrainDiffuser,
+    rois: Mapping[str, Any],
+    *,
+    norms: Mapping[str, tuple[float, float | None]] = PAPER_NORMS,
+    spread: str = "training",
+    seed: int = 0,
+    settings: Any = None,
+) -> Reconstruction:
+    """Return the scenes that single regions of the brain drive.
+
+    Parameters
+    ----------
+    decoder : BrainDiffuser
+        Fitted.
+    rois : mapping of str to array of bool, each of shape (n_voxels,)
+        The regions, such as the ``rois`` of a `neuroloaders.BetaSet`.
+    norms, spread
+        As for `neurodecode.fmri.region_latents`.
+    seed, settings
+        As for `BrainDiffuser.generate`.
+
+    Returns
+    -------
+    Reconstruction
+        An image for each region, in order.
+    """
+    decoder._check_fitted()
+    latents = region_latents(decoder.ridge_, decoder.layout_, rois, norms=norms, spread=spread)
+    return decoder.generate(latents, seed=seed, settings=settings)
 
 
 def _batches(n: int, size: int) -> list[slice]:
