@@ -28,19 +28,14 @@ def _pointer(typingctx: Any, value: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
-@numba.njit(nogil=True, inline="always")
-def _mean(x, begin, end):
-    """Average in float64, by four sums side by side: one would wait for itself at every step."""
-    a = b = c = d = 0.0
-    whole = begin + (end - begin) // 4 * 4
-    for t in range(begin, whole, 4):
-        a += x[t]
-        b += x[t + 1]
-        c += x[t + 2]
-        d += x[t + 3]
-    for t in range(whole, end):
-        a += x[t]
-    return ((a + b) + (c + d)) / (end - begin)
+# Sums may be taken in any order: a register of them side by side, where one would wait for itself at every step.
+@numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
+def _mean(x):
+    """Average in float64."""
+    total = 0.0
+    for t in range(x.shape[0]):
+        total += x[t]
+    return total / x.shape[0]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -64,7 +59,7 @@ def cut(addresses, lengths, rows, recording, first, begin, end, center, inverse,
     out : array of float32, shape (B, C, T)
     begin_row, end_row : int
     """
-    n = out.shape[2]
+    n, top = out.shape[2], np.float32(limit)
     for b in range(begin_row, end_row):
         r = recording[b]
         for c in range(out.shape[1]):
@@ -74,11 +69,19 @@ def cut(addresses, lengths, rows, recording, first, begin, end, center, inverse,
                 continue
             offset = 4 * (rows[r, c] * lengths[r] + first[b])
             x = carray(_pointer(addresses[r] + offset), (n,), np.float32)
-            shift, factor = center[r, c], inverse[r, c]
+            shift = center[r, c]
             if end > begin:
-                shift += _mean(x, begin, end)
-            for t in range(n):
-                # A comparison with NaN is false, so that NaN stays.
-                value = (x[t] - shift) * factor
-                value = limit if value > limit else value
-                y[t] = -limit if value < -limit else value
+                shift += _mean(carray(_pointer(addresses[r] + offset + 4 * begin), (end - begin,), np.float32))
+            # What float32 cannot hold of the shift is subtracted after it: amplifiers' offsets are a thousand times
+            # larger than the signal. Twice as many samples then fit into a register as in float64.
+            high = np.float32(shift)
+            low, factor = np.float32(shift - high), np.float32(inverse[r, c])
+            if top == np.inf:
+                for t in range(n):
+                    y[t] = ((x[t] - high) - low) * factor
+            else:
+                for t in range(n):
+                    # A comparison with NaN is false, so that NaN stays.
+                    value = ((x[t] - high) - low) * factor
+                    value = top if value > top else value
+                    y[t] = -top if value < -top else value

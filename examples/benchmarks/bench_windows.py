@@ -2,8 +2,8 @@
 
 10 minutes of 60 channels in a FIF file, an event a second, windows from -0.5 to 1 s minus their mean before the event,
 shuffled batches of 256, at 120 Hz and at 1 kHz. The peers: epochs that are read when they are asked for
-(``preload=False``), and all epochs as one float32 tensor in memory, which takes one and a half times the room of the
-recording here and more where windows overlap more. Every window of an epoch must come once, with the numbers of MNE to
+(``preload=False``), all epochs in memory, window by window, and as one tensor from which a batch is one gather of whole
+windows (they take one and a half times the room of the recording here, and more where windows overlap more). Every window of an epoch must come once, with the numbers of MNE to
 a millionth of the largest, before loaders are timed in turn. Prints one JSON line a case:
 
     {"case", "ours_s", "peer", "peer_s", "ratio", "agree"}      seconds an epoch: medians; ratio: peer / ours
@@ -47,6 +47,19 @@ class LazyEpochs(Dataset):
 
     def __getitem__(self, k: int) -> tuple[torch.Tensor, int]:
         return torch.from_numpy(self.epochs.get_data(item=k, verbose="error")[0]).float(), k
+
+
+class PreloadedEpochs(Dataset):
+    """Each item is a window of an array in memory, as braindecode and most scripts have it."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data.astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(self.data[k]), k
 
 
 # %%
@@ -102,7 +115,11 @@ def compare(folder: Path, sfreq: float, seconds: float, repeats: int, device: st
         f"mne.Epochs, {name}, num_workers={workers}": DataLoader(
             dataset, BATCH_SIZE, shuffle=True, num_workers=workers, persistent_workers=workers > 0
         )
-        for name, dataset in (("preload=False", lazy), ("preloaded as a tensor", tensors))
+        for name, dataset in (
+            ("preload=False", lazy),
+            ("preloaded, item by item", PreloadedEpochs(want)),
+            ("preloaded as a tensor", tensors),
+        )
         for workers in (0, 2)
     }
     differences = {name: difference(loader, 3, want) for name, loader in ours.items()}
