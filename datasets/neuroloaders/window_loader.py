@@ -412,12 +412,13 @@ class WindowLoader(ResidentLoader):
             gathered.close()  # ends the background thread now, also if the caller stops early
 
     def _gathered(self, rows: Tensor) -> tuple[Tensor, ...]:
-        recording, slot, first, subject, event = (column[rows] for column in self._columns)
-        batch = [self._cut(slot, first), recording, subject, event, self._mask[recording]]
+        # Not column[rows]: torch shares that out among threads, which then spin for milliseconds where windows are cut.
+        recording, slot, first, subject, event = (column.index_select(0, rows) for column in self._columns)
+        batch = [self._cut(slot, first), recording, subject, event, self._mask.index_select(0, recording)]
         if self._target is not None:
             batch.append(self._target(rows))
         if self._label is not None:
-            batch.append(self._label[rows])
+            batch.append(self._label.index_select(0, rows))
         return tuple(batch)
 
     def _pinned(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -3,8 +3,9 @@
 10 minutes of 60 channels in a FIF file, an event a second, windows from -0.5 to 1 s minus their mean before the event,
 shuffled batches of 256, at 120 Hz and at 1 kHz. The peers: epochs that are read when they are asked for
 (``preload=False``), all epochs in memory, window by window, and as one tensor from which a batch is one gather of whole
-windows (they take one and a half times the room of the recording here, and more where windows overlap more). Every window of an epoch must come once, with the numbers of MNE to
-a millionth of the largest, before loaders are timed in turn. Prints one JSON line a case:
+windows (they take one and a half times the room of the recording here, and more where windows overlap more). Every
+window of an epoch must come once, with the numbers of MNE to a millionth of the largest, before loaders are timed in
+turn. Prints one JSON line a case:
 
     {"case", "ours_s", "peer", "peer_s", "ratio", "agree"}      seconds an epoch: medians; ratio: peer / ours
 
