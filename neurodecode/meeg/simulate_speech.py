@@ -302,7 +302,7 @@ def _fields(info: Any, n_subjects: int, n_sources: int, rng: np.random.Generator
         places.append(side + rng.normal(0, 0.008, side.shape))
     directions = rng.standard_normal((_N_BACKGROUND, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    places.append(_CENTRE + 0.085 * rng.uniform(0.2, 1.0, (_N_BACKGROUND, 1)) ** (1 / 3) * directions)
+    places.append(_CENTRE + 0.078 * rng.uniform(0.2, 1.0, (_N_BACKGROUND, 1)) ** (1 / 3) * directions)
     where = np.concatenate(places)
     towards = rng.standard_normal(where.shape)
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
