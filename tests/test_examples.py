@@ -14,6 +14,7 @@ NOTEBOOKS = {
 }
 # Scripts that the tests of their package run.
 ELSEWHERE = {
+    "neurodecode_haxby.py",
     "reservoir_dopamine_stdp.py",
     "reservoir_fit_cell.py",
     "reservoir_force_sine.py",

@@ -4,9 +4,10 @@ Each function draws into `ax`, by default a new figure's, and returns it. None s
 matplotlib is loaded by the first call.
 """
 
+from neurodecode.plots.confusion import confusion_matrix
 from neurodecode.plots.images import image_rows
 from neurodecode.plots.scores import score_intervals
 from neurodecode.plots.stages import region_bars, stage_histograms
 from snn.plots.saving import save_figure
 
-__all__ = ["image_rows", "region_bars", "save_figure", "score_intervals", "stage_histograms"]
+__all__ = ["confusion_matrix", "image_rows", "region_bars", "save_figure", "score_intervals", "stage_histograms"]
