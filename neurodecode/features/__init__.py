@@ -3,6 +3,7 @@
 Networks are loaded from folders, by the libraries that know their layout, which are imported only then.
 """
 
+from neurodecode.features.audio import AUDIO_FEATURES, Audio, MelSpectrum, Wav2Vec, audio_features, audio_table
 from neurodecode.features.autokl import LATENTS, AutoKL, AutoKLConfig
 from neurodecode.features.base import Extractor, FeatureExtractor, ImageExtractor
 from neurodecode.features.clip import (
@@ -13,6 +14,7 @@ from neurodecode.features.clip import (
     ClipVisionConfig,
     normalised_tokens,
 )
+from neurodecode.features.clip_hidden import ClipTextHidden, ClipTextHiddenConfig
 from neurodecode.features.dino import DINOConfig, DINOv1, DINOv2
 from neurodecode.features.extract import STORAGE, extract, extract_unique
 from neurodecode.features.handcrafted import (
@@ -32,6 +34,7 @@ from neurodecode.features.vdvae import VdvaeConfig, VdvaeLatents
 from neurodecode.features.vgg import VGG19, VGG_LAYERS, VGG19Config
 
 __all__ = [
+    "AUDIO_FEATURES",
     "FEATURES",
     "FFT2D",
     "HOG",
@@ -42,10 +45,13 @@ __all__ = [
     "STORAGE",
     "VGG19",
     "VGG_LAYERS",
+    "Audio",
     "AutoKL",
     "AutoKLConfig",
     "ClipText",
     "ClipTextConfig",
+    "ClipTextHidden",
+    "ClipTextHiddenConfig",
     "ClipVision",
     "ClipVisionConfig",
     "DINOConfig",
@@ -58,11 +64,15 @@ __all__ = [
     "ImageExtractor",
     "LBPConfig",
     "LogPSD",
+    "MelSpectrum",
     "RGBHistogram",
     "SpectrumConfig",
     "VGG19Config",
     "VdvaeConfig",
     "VdvaeLatents",
+    "Wav2Vec",
+    "audio_features",
+    "audio_table",
     "extract",
     "extract_unique",
     "hog",

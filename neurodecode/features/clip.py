@@ -355,6 +355,11 @@ class ClipText(FeatureExtractor):
         counts[self.name] += len(rows)
         return torch.stack([part.mean(dim=0) for part in encoded.split([len(texts) for texts in rows])])
 
+    def uncaptioned(self) -> Tensor:
+        """Return the features of the empty caption, float32, shape (1, *shape): no text, for a diffusion model."""
+        with torch.no_grad():
+            return self._encode([""])
+
     def _encode(self, texts: list[str]) -> Tensor:
         """Return what is kept of each caption, float32."""
         length = self.module.config.max_position_embeddings

@@ -10,6 +10,7 @@ import torch
 from neurodecode.features.autokl import AutoKL
 from neurodecode.features.base import FeatureExtractor
 from neurodecode.features.clip import ClipText, ClipVision
+from neurodecode.features.clip_hidden import ClipTextHidden
 from neurodecode.features.dino import DINOv1, DINOv2
 from neurodecode.features.handcrafted import FFT2D, HOG, LBP, LogPSD, RGBHistogram
 from neurodecode.features.vdvae import VdvaeLatents
@@ -23,6 +24,7 @@ FEATURES: dict[str, type[FeatureExtractor]] = {
     kind.name: kind
     for kind in (
         ClipText,
+        ClipTextHidden,
         ClipVision,
         AutoKL,
         VdvaeLatents,
@@ -94,7 +96,7 @@ def load_extractor(
         return kind(config, **given)
     given["dtype"] = dtype
     if subfolder is not None:
-        if name not in ("clip_text", "clip_vision", "autokl"):
+        if name not in ("clip_text", "clip_text_hidden", "clip_vision", "autokl"):
             raise invalid("subfolder", f"be None for {name!r}", repr(subfolder), "Add it to `path`.")
         given["subfolder"] = subfolder
     if path is None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from neuroloaders.checks import corrupt_file, invalid
 
-__all__ = ["hash_module", "load_pretrained", "module_state"]
+__all__ = ["hash_module", "load_pretrained", "module_state", "quiet_loading"]
 
 # Entries of a configuration that say where a model comes from and not what it computes.
 _NO_INFLUENCE = ("architectures", "dtype", "torch_dtype", "transformers_version")
@@ -80,7 +80,7 @@ def load_pretrained(
     if weights:
         given |= {"use_safetensors": True, "output_loading_info": True}
     try:
-        with _quiet():
+        with quiet_loading():
             found = load(os.fspath(path), **given)
     except OSError as error:
         raise _not_there(path, subfolder, place, error) from error
@@ -106,14 +106,18 @@ def load_pretrained(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what libraries say while they load, and what is not about the user."""
+def quiet_loading() -> Iterator[None]:
+    """Keep back what libraries say while they load or save, and what is not about the user."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         # A table of the tensors that are not used: of CLIP's file, each encoder takes its own half.
         return "LOAD REPORT" not in str(record.msg)
 
+    from transformers.utils import logging as bars
+
     log = logging.getLogger("transformers.modeling_utils")
+    shows_bars = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     log.addFilter(is_wanted)
     try:
         with warnings.catch_warnings():
@@ -122,6 +126,8 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         log.removeFilter(is_wanted)
+        if shows_bars:
+            bars.enable_progress_bar()
 
 
 def _not_there(path: Any, subfolder: str | None, place: str, error: Exception) -> Exception:
