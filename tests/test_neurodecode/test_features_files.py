@@ -147,7 +147,7 @@ def test_incomplete_and_damaged_models_are_refused(tmp_path: Path) -> None:
 def test_registry_knows_every_extractor_by_its_name() -> None:
     assert {name: kind.name for name, kind in FEATURES.items()} == {name: name for name in FEATURES}
     for options, kind, message in (
-        (("clip",), ValueError, "'clip_text', 'clip_vision', 'autokl'"),
+        (("clip",), ValueError, "'clip_text', 'clip_text_hidden', 'clip_vision', 'autokl'"),
         (("autokl",), ValueError, "`path` must be given"),
         (("hog", "folder"), ValueError, "'hog' has no weights"),
         (("hog", None, ClipVisionConfig()), TypeError, "`config` must be a HOGConfig"),

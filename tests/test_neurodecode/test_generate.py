@@ -207,7 +207,7 @@ def test_no_condition_is_the_empty_caption_and_a_grey_image(folders) -> None:
     images = [
         backend.generate(none, settings=GenerationSettings(steps=4, guidance=guidance)) for guidance in (1.0, 9.0)
     ]
-    np.testing.assert_allnear(images[0], images[1], 1e-4)
+    near(images[0], images[1], 1e-4)
 
 
 def test_extractors_give_the_embeddings_that_are_taken(folders) -> None:
