@@ -8,12 +8,14 @@ from fakes.scripts import EXAMPLES, call
 
 # Notebook -> what it must print.
 NOTEBOOKS = {
+    "from_betas_to_images": "the same to the last bit: True",
     "learned_delays": "learned delays: 100.0%",
     "stop_when_sure": "<- the answer",
     "reservoir_raster": "the same spikes: True",
 }
 # Scripts that the tests of their package run.
 ELSEWHERE = {
+    "neurodecode_brain_diffuser.py",
     "neurodecode_haxby.py",
     "reservoir_dopamine_stdp.py",
     "reservoir_fit_cell.py",

@@ -9,6 +9,7 @@ from neurodecode.fmri.evaluation import REFERENCE_R2, DecoderEvaluation, StageSc
 from neurodecode.fmri.image_baseline import NearestImages, nearest_training_image
 from neurodecode.fmri.image_metrics import METRICS, ImageMetrics, image_metrics
 from neurodecode.fmri.image_networks import ImageNetworks, load_image_networks, tiny_image_networks
+from neurodecode.fmri.image_study import ImagePart, ImageStudy, image_study
 from neurodecode.fmri.photographs import Photographs, photographs
 from neurodecode.fmri.published import PAPER_TABLE, PublishedScores
 from neurodecode.fmri.roi import PAPER_NORMS, region_latents, region_preference, voxel_weights
@@ -30,6 +31,8 @@ __all__ = [
     "DecoderEvaluation",
     "ImageMetrics",
     "ImageNetworks",
+    "ImagePart",
+    "ImageStudy",
     "NearestImages",
     "Photographs",
     "PublishedScores",
@@ -47,6 +50,7 @@ __all__ = [
     "evaluate_decoder",
     "identify_categories",
     "image_metrics",
+    "image_study",
     "load_image_networks",
     "nearest_training_image",
     "photographs",

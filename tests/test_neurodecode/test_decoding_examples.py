@@ -33,3 +33,30 @@ def test_real_categories_are_identified_at_least_as_often_as_by_support_vectors(
     ridge, _, svm = (row["accuracy"] for row in rows)
     assert ridge >= 0.82
     assert ridge >= svm
+
+
+def test_brain_diffuser_goes_from_photographs_to_a_report(tmp_path) -> None:
+    out = tmp_path / "run"
+    small = ["--n-images", "60", "--steps", "3", "--out", out]
+    done = call("neurodecode_brain_diffuser.py", *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((out / "results.json").read_text())
+    assert results["metrics"]["n_images"] == 12
+    assert 0.3 < results["planted"]["r2"] < results["planted"]["ceiling"]
+    assert results["preference"]["higher"] > 20 > -20 > results["preference"]["early"]
+    page = (out / "report.html").read_text()
+    for part in ("Nothing here says how well brains", "Metrics beside the paper", "Scenes of regions"):
+        assert part in page
+    assert "decoder.safetensors" in {path.name for path in (out / "decoder").iterdir()}
+    again = call("neurodecode_brain_diffuser.py", *small)
+    assert again.stdout.startswith("Found the finished")
+
+
+@pytest.mark.slow
+def test_simulated_subject_is_decoded_nearly_as_well_as_can_be(tmp_path) -> None:
+    done = call("neurodecode_brain_diffuser.py", "--out", tmp_path / "run", limit=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["planted"]["share"] > 0.95
+    assert results["metrics"]["scores"]["pixcorr"] > results["nearest"]["scores"]["pixcorr"]
+    assert max(results["metrics"]["p"].values()) < 0.01
