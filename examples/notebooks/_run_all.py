@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jupytext
@@ -11,6 +12,8 @@ from nbclient import NotebookClient
 from neuroloaders.runs import atomic_write
 
 FOLDER = Path(__file__).parent
+# Of tqdm, where Jupyter has no widgets; notebooks show no bars.
+os.environ.setdefault("PYTHONWARNINGS", "ignore")
 
 for script in sorted(FOLDER.glob("[!_]*.py")):
     print(f"== {script.name}", flush=True)

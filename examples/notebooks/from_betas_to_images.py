@@ -28,14 +28,14 @@ from neurodecode.plots import image_rows, region_bars, stage_histograms
 from neurodecode.scoring import score_targets
 
 folder = tempfile.mkdtemp()
-study, networks = fake_study(folder, FakeStudyConfig(n_images=240, n_voxels=400, steps=60))
+study, networks = fake_study(folder, FakeStudyConfig(n_images=240, n_voxels=400, n_features=12, steps=60))
 train, test = study.train, study.test
 print(f"{len(train)} photographs to learn from, {len(test)} to be decoded; {train.betas}")
 
 # %% [markdown]
 # ## What the voxels know
 #
-# The voxels answer to 24 planted features, with noise. How well can any linear decoder read these from the betas? That
+# The voxels answer to 12 planted features, with noise. How well can any linear decoder read these from the betas? That
 # is a matter of algebra (`decoder_ceiling_r2`); ridge regression, with an alpha for each feature chosen in closed form,
 # comes close, and closer with more photographs.
 
