@@ -251,7 +251,17 @@ class EventTable:
 
 
 def concatenate_events(tables: Iterable[EventTable]) -> EventTable:
-    """Put tables one below the other; their extra columns must be the same."""
+    """Put tables one below the other.
+
+    Parameters
+    ----------
+    tables : iterable of EventTable
+        Their extra columns must be the same.
+
+    Returns
+    -------
+    EventTable
+    """
     tables = list(tables)
     if not tables:
         raise invalid("tables", "hold at least one", "none")

@@ -116,13 +116,31 @@ def open_recordings(
 
 
 def save_events(events: EventTable, folder: str | os.PathLike[str]) -> None:
-    """Write the events of a study, in place of those that were there."""
+    """Write the events of a study, in place of those that were there.
+
+    Parameters
+    ----------
+    events : EventTable
+        Of all its recordings.
+    folder : path-like
+        The folder of the study; made if it is not there.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
     events.save(Path(folder) / _EVENTS)
 
 
 def open_events(folder: str | os.PathLike[str]) -> EventTable:
-    """Read the events of a study."""
+    """Read the events of a study.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder of the study.
+
+    Returns
+    -------
+    EventTable
+    """
     return EventTable.load(Path(folder) / _EVENTS)
 
 

@@ -3,7 +3,7 @@
 from neurodecode.fmri.betas import betas_from_bold, betas_from_images
 from neurodecode.fmri.bids import betas_from_bids
 from neurodecode.fmri.block_design import BlockIdentification, identify_categories
-from neurodecode.fmri.brain_diffuser import PAPER_ALPHA, BrainDiffuser, Reconstruction, roi_scene
+from neurodecode.fmri.brain_diffuser import PAPER_ALPHA, BrainDiffuser, Reconstruction
 from neurodecode.fmri.decoder_ceiling import decoder_ceiling_r2, wiener_decoder
 from neurodecode.fmri.evaluation import REFERENCE_R2, DecoderEvaluation, StageScores, evaluate_decoder
 from neurodecode.fmri.image_baseline import NearestImages, nearest_training_image
@@ -13,6 +13,7 @@ from neurodecode.fmri.image_study import ImagePart, ImageStudy, image_study
 from neurodecode.fmri.photographs import Photographs, photographs
 from neurodecode.fmri.published import PAPER_TABLE, PublishedScores
 from neurodecode.fmri.roi import PAPER_NORMS, region_latents, region_preference, voxel_weights
+from neurodecode.fmri.roi_scene import roi_scene
 from neurodecode.fmri.simulate import ScanDesign, SimulatedSubject, simulate_subject
 from neurodecode.fmri.trials import trial_betas
 from neurodecode.fmri.vdvae import VDVAE, VDVAEConfig

@@ -4,39 +4,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from neurodecode.fmri.roi import PAPER_NORMS, region_latents
 from neurodecode.fmri.voxels import VoxelScaler
-from neurodecode.ridge import MultiTargetRidge, StandardizedRidge, load_ridge, predict_to_folder
+from neurodecode.ridge import MultiTargetRidge, StandardizedRidge, predict_to_folder
 from neurodecode.ridge.side_by_side import Layout, SideBySide
-from neuroloaders.checkpoints import load_checkpoint, save_checkpoint
 from neuroloaders.checks import (
     check_finite,
     check_int,
     check_same_length,
     check_shape,
-    corrupt_file,
     invalid,
-    missing_data,
 )
 
-__all__ = ["PAPER_ALPHA", "BrainDiffuser", "Reconstruction", "roi_scene"]
+__all__ = ["PAPER_ALPHA", "BrainDiffuser", "Reconstruction"]
 
 # Penalties of the paper, for 8859 training images and z-scored voxels of the mask nsdgeneral.
 PAPER_ALPHA = {"low_level": 50_000.0, "text": 100_000.0, "image": 60_000.0}
 
-_VERSION = 1
-_DECODER, _RIDGE = "decoder.safetensors", "ridge.safetensors"
 # Values of options of a first guess for which nothing is drawn.
 _NOT_DRAWN = ("mean", "mode")
 
@@ -323,25 +315,10 @@ class BrainDiffuser:
         folder : path-like
             Made if it is not there. An older decoder in it is replaced.
         """
-        import torch
+        from neurodecode.fmri.saved_decoder import save_decoder
 
         self._check_fitted()
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Last what load looks for first: a save that is interrupted leaves no decoder that looks whole.
-        (folder / _DECODER).unlink(missing_ok=True)
-        self.ridge_.save(folder / _RIDGE)
-        meta = {
-            "version": _VERSION,
-            "shapes": self.layout_.shapes,
-            "fingerprints": {kind: extractor.fingerprint() for kind, extractor in self.extractors.items()},
-            "regression": _digest(self.ridge_),
-            "settings": {name: getattr(self, name) for name in ("standardize", "n_loo", "random_state", "decoding")},
-        }
-        voxels = {"mean": self.scaler_.mean, "spread": self.scaler_.spread}
-        save_checkpoint(
-            folder / _DECODER, {name: torch.from_numpy(values.copy()) for name, values in voxels.items()}, meta=meta
-        )
+        save_decoder(self, folder)
 
     @classmethod
     def load(
@@ -372,28 +349,9 @@ class BrainDiffuser:
         ValueError
             If files are damaged or belong to different fits, or extractors are others.
         """
-        folder = Path(folder)
-        if not (folder / _DECODER).is_file():
-            raise missing_data("the decoder", [_DECODER, _RIDGE], [folder], "Give the folder that went to save().")
-        stored = load_checkpoint(folder / _DECODER)
-        meta = stored.meta
-        if meta.get("version") != _VERSION:
-            raise corrupt_file(folder / _DECODER, "it holds no decoder of this version", "Fit and save it again.")
-        given = {kind: extractor for kind, extractor in extractors.items() if extractor is not None}
-        if set(given) != set(meta["shapes"]):
-            raise invalid("extractors", f"be {', '.join(meta['shapes'])}, as saved", ", ".join(given) or "none")
-        for kind, extractor in given.items():
-            if extractor.fingerprint() != meta["fingerprints"][kind]:
-                advice = "Its features mean something else: load the same weights, with the same settings."
-                raise invalid(kind, "be the extractor that the decoder was fitted with", extractor, advice)
-        decoder = cls(backend=backend, **given, **meta["settings"])
-        ridge = load_ridge(folder / _RIDGE, device=device)
-        if _digest(ridge) != meta["regression"]:
-            raise corrupt_file(folder / _RIDGE, "it belongs to another decoder", "Fit and save it again.")
-        decoder.ridge_, decoder.ridge = ridge, clone(ridge.ridge_)
-        decoder.layout_ = Layout({kind: tuple(shape) for kind, shape in meta["shapes"].items()})
-        decoder.scaler_ = VoxelScaler(*(stored.tensors[name].numpy() for name in ("mean", "spread")))
-        return decoder
+        from neurodecode.fmri.saved_decoder import load_decoder
+
+        return load_decoder(cls, folder, extractors, backend, device)
 
     def _ridge(self, layout: Layout) -> MultiTargetRidge:
         ridge = MultiTargetRidge() if self.ridge is None else clone(self.ridge)
@@ -421,38 +379,6 @@ class BrainDiffuser:
         return images.cpu().numpy()
 
 
-def roi_scene(
-    decoder: BrainDiffuser,
-    rois: Mapping[str, Any],
-    *,
-    norms: Mapping[str, tuple[float, float | None]] = PAPER_NORMS,
-    spread: str = "training",
-    seed: int = 0,
-    settings: Any = None,
-) -> Reconstruction:
-    """Return the scenes that single regions of the brain drive.
-
-    Parameters
-    ----------
-    decoder : BrainDiffuser
-        Fitted.
-    rois : mapping of str to array of bool, each of shape (n_voxels,)
-        The regions, such as the ``rois`` of a `neuroloaders.BetaSet`.
-    norms, spread
-        As for `neurodecode.fmri.region_latents`.
-    seed, settings
-        As for `BrainDiffuser.generate`.
-
-    Returns
-    -------
-    Reconstruction
-        An image for each region, in order.
-    """
-    decoder._check_fitted()
-    latents = region_latents(decoder.ridge_, decoder.layout_, rois, norms=norms, spread=spread)
-    return decoder.generate(latents, seed=seed, settings=settings)
-
-
 def _batches(n: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, n)) for first in range(0, n, size)]
 
@@ -462,9 +388,3 @@ def _generator(seed: int, row: int) -> Any:
 
     state = np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
-
-
-def _digest(model: StandardizedRidge) -> str:
-    """Return what tells two fits apart."""
-    statistics = (model.scaler_.target_mean_, model.scaler_.prediction_std_, model.ridge_.alpha_)
-    return hashlib.sha256(b"".join(np.ascontiguousarray(values).tobytes() for values in statistics)).hexdigest()
