@@ -11,6 +11,7 @@ from neuroloaders.bold import BlockAveraging, BoldSet, block_averages, clean_run
 from neuroloaders.bundled import EXAMPLE_DATA, example_data
 from neuroloaders.cache import cache_folder, cached_arrays, source_identity
 from neuroloaders.cochlea import COCHLEA_BACKENDS, CochleaConfig, cochlea_spikes, cochlea_spikes_batch
+from neuroloaders.convert import convert_study, open_sounds
 from neuroloaders.event_augment import ComposeEvents, DropEvents, EventTransform, TimeStretch, UnitShift
 from neuroloaders.events import BEYOND, BINNINGS, bin_events, count_bins
 from neuroloaders.events_table import EventTable, concatenate_events
@@ -102,6 +103,7 @@ __all__ = [
     "cochlea_spikes",
     "cochlea_spikes_batch",
     "concatenate_events",
+    "convert_study",
     "count_bins",
     "dataset_info",
     "datasets_available",
@@ -118,6 +120,7 @@ __all__ = [
     "mel_features",
     "open_events",
     "open_recordings",
+    "open_sounds",
     "open_study",
     "published_parts",
     "read_image_folder",

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from neuroloaders.checks import check_option, invalid
+from neuroloaders.studies.bids_recordings import BIDSStudy
+from neuroloaders.studies.brennan import BrennanStudy
+from neuroloaders.studies.broderick import BroderickStudy
 from neuroloaders.studies.haxby import HaxbySlice, HaxbyStudy
+from neuroloaders.studies.meg_masc import MEGMASCStudy
+from neuroloaders.studies.mous import MOUSStudy
 from neuroloaders.studies.nsd import NSDStudy
 from neuroloaders.studies.things_fmri import ThingsFMRIStudy
 
@@ -37,7 +42,9 @@ class Study(Protocol):
     Notes
     -----
     Those of kind "fmri" have ``betas(subject, roi=..., ...)``, which returns a `BetaSet`, and ``images(ids)`` and
-    ``captions(ids)``, in the order of `ids`, for identifiers as in ``BetaSet.stimuli``.
+    ``captions(ids)``, in the order of `ids`, for identifiers as in ``BetaSet.stimuli``. Those of kind "meg" and "eeg"
+    have ``recordings``, ``raw(recording)``, ``events(recording)`` and ``sounds()``; `convert_study` brings them to
+    memory maps.
     """
 
     name: str
@@ -64,14 +71,22 @@ class StudyLayout:
         file.
     open : callable
         Takes the folder and returns the study.
+    matches : callable, optional
+        Says whether a folder has this layout, where patterns of names are not enough; they then serve messages only.
+    general : bool
+        A layout of many studies, which steps back where a particular one is recognised.
     """
 
     title: str
     markers: tuple[tuple[str, ...], ...]
     open: Callable[[Path], Any]
+    matches: Callable[[Path], bool] | None = None
+    general: bool = False
 
     def recognises(self, folder: Path) -> bool:
         """Return whether the folder has the files of this layout."""
+        if self.matches is not None:
+            return self.matches(folder)
         return any(all(_any_match(folder, pattern) for pattern in markers) for markers in self.markers)
 
 
@@ -99,6 +114,35 @@ STUDIES: dict[str, StudyLayout] = {
         title="Haxby 2001 in the layout of OpenfMRI",
         markers=(("sub*/BOLD/task*_run*/bold*.nii.gz", "models/model*/condition_key.txt"),),
         open=HaxbyStudy,
+    ),
+    "meg-masc": StudyLayout(
+        title="MEG-MASC",
+        markers=(("sub-*/ses-*/meg/*_events.tsv",),),
+        matches=MEGMASCStudy.matches,
+        open=MEGMASCStudy,
+    ),
+    "mous": StudyLayout(
+        title="MOUS, auditory",
+        markers=(("sub-A*/meg/*_task-auditory*", "sourcedata/meg_task/*"),),
+        matches=MOUSStudy.matches,
+        open=MOUSStudy,
+    ),
+    "broderick": StudyLayout(
+        title="Broderick et al., natural speech",
+        markers=(("Natural Speech/EEG/Subject*/Subject*_Run*.mat",),),
+        open=BroderickStudy,
+    ),
+    "brennan": StudyLayout(
+        title="Brennan & Hale 2019, Alice",
+        markers=(("AliceChapterOne-EEG.csv", "S*.mat"),),
+        open=BrennanStudy,
+    ),
+    "bids": StudyLayout(
+        title="M/EEG in BIDS",
+        markers=(("sub-*/**/*_events.tsv",),),
+        matches=BIDSStudy.matches,
+        general=True,
+        open=BIDSStudy,
     ),
 }
 
@@ -135,7 +179,8 @@ def open_study(
         raise invalid("path", "be a folder", f"{os.fspath(folder)!r}, which is none", kind=FileNotFoundError)
     if layout is not None:
         return studies[check_option("layout", layout, studies)].open(folder)
-    found = [name for name, known in studies.items() if known.recognises(folder)]
+    found = _layouts(folder, studies)
+    found = [name for name in found if not studies[name].general] or found
     if len(found) == 1:
         return studies[found[0]].open(folder)
     if found:

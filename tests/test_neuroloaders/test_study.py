@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 from fakes import nsd, things_fmri
+from fakes.bids_meeg import write_bids_eeg
+from fakes.brennan import write_brennan
+from fakes.broderick import write_broderick
+from fakes.meg_masc import write_meg_masc
+from fakes.mous import write_mous
 
 from neuroloaders.studies.nsd import NSDStudy
 from neuroloaders.studies.things_fmri import ThingsFMRIStudy
@@ -29,7 +34,17 @@ def _openfmri(root):
     (root / "models/model001/condition_key.txt").write_text("task001 cond001 face\n", encoding="utf-8")
 
 
-WRITERS = {"nsd": _nsd, "things-fmri": _things, "haxby-slice": _slice, "haxby": _openfmri}
+WRITERS = {
+    "nsd": _nsd,
+    "things-fmri": _things,
+    "haxby-slice": _slice,
+    "haxby": _openfmri,
+    "meg-masc": write_meg_masc,
+    "mous": write_mous,
+    "broderick": write_broderick,
+    "brennan": write_brennan,
+    "bids": write_bids_eeg,
+}
 
 
 def test_each_layout_has_a_writer():
@@ -42,7 +57,7 @@ def test_each_layout_is_recognised_and_described(layout, tmp_path):
     study = open_study(tmp_path)
     assert type(study) is STUDIES[layout].open
     assert isinstance(study, Study)
-    assert study.kind == "fmri"
+    assert study.kind in ("fmri", "meg", "eeg")
     assert all(subject in study.describe() for subject in study.subjects)
     assert study.subjects
     assert repr(study).startswith(type(study).__name__)
@@ -75,7 +90,7 @@ def test_of_two_layouts_one_is_asked_for(tmp_path):
     assert isinstance(open_study(tmp_path, layout="nsd"), NSDStudy)
     assert isinstance(open_study(tmp_path, layout="things-fmri"), ThingsFMRIStudy)
     with pytest.raises(ValueError, match="'haxby'"):
-        open_study(tmp_path, layout="bids")
+        open_study(tmp_path, layout="nobody")
 
 
 def test_a_new_layout_is_an_entry_more(tmp_path):

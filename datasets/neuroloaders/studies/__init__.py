@@ -4,11 +4,16 @@ Spikes come as `SpikeSet`, spectrograms as `FeatureSet`; both lie over memory ma
 the brain are opened by `neuroloaders.open_study`, which recognises them by their files.
 """
 
+from neuroloaders.studies.bids_recordings import BIDSStudy
+from neuroloaders.studies.brennan import BrennanStudy
+from neuroloaders.studies.broderick import BroderickStudy
 from neuroloaders.studies.dvs_gesture import load_dvs_gesture
 from neuroloaders.studies.fsdd import FSDD_PROTOCOLS, load_fsdd
 from neuroloaders.studies.haxby import HAXBY_AVERAGING, HaxbySlice, HaxbyStudy
 from neuroloaders.studies.heidelberg import load_heidelberg
+from neuroloaders.studies.meg_masc import MEGMASCStudy
 from neuroloaders.studies.mel import MelConfig, mel_features
+from neuroloaders.studies.mous import MOUSStudy
 from neuroloaders.studies.nmnist import load_nmnist
 from neuroloaders.studies.nsd import NSDStudy
 from neuroloaders.studies.protocols import PROTOCOLS, split_by_protocol
@@ -19,8 +24,13 @@ __all__ = [
     "FSDD_PROTOCOLS",
     "HAXBY_AVERAGING",
     "PROTOCOLS",
+    "BIDSStudy",
+    "BrennanStudy",
+    "BroderickStudy",
     "HaxbySlice",
     "HaxbyStudy",
+    "MEGMASCStudy",
+    "MOUSStudy",
     "MelConfig",
     "NSDStudy",
     "ThingsFMRIStudy",
