@@ -48,9 +48,8 @@ from neurodecode.report import report, save_report
 from neurodecode.scoring import score_targets
 from neuroloaders import open_study
 from neuroloaders.checks import invalid
+from neuroloaders.studies import paper_regions
 from snn import experiment
-
-REGIONS = 13
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,8 @@ def simulated(config: Config, out: Path) -> tuple[Any, dict[str, Any], Any, dict
     fake = FakeStudyConfig(n_images=config.n_images, steps=config.steps, seed=config.seed)
     study, networks = fake_study(out, fake, progress=True)
     parts = {**networks.extractors, "backend": networks.backend}
-    return study, parts, tiny_image_networks(), {"settings": FAKE_SETTINGS, "size": fake.image_size}
+    how = {"settings": FAKE_SETTINGS, "size": fake.image_size, "rois": lambda study: study.rois}
+    return study, parts, tiny_image_networks(), how
 
 
 def real(config: Config, out: Path) -> tuple[Any, dict[str, Any], Any, dict[str, Any]]:
@@ -112,10 +112,13 @@ def real(config: Config, out: Path) -> tuple[Any, dict[str, Any], Any, dict[str,
     path = config.vdvae
     path = next(path.glob("*.th"), path) if path.is_dir() and not (path / "config.json").exists() else path
     backend = load_backend("versatile", config.generator)
-    study = image_study(open_study(config.nsd), f"subj{config.subject:02d}", progress=True)
+    nsd, subject = open_study(config.nsd), f"subj{config.subject:02d}"
+    study = image_study(nsd, subject, progress=True)
     networks = None if config.metrics is None else load_image_networks(config.metrics)
     parts = {"low_level": VdvaeLatents.load(path), **backend.extractors, "backend": backend}
-    return study, parts, networks, {"settings": GenerationSettings(), "size": 425}
+    how = {"settings": GenerationSettings(), "size": 425}
+    how["rois"] = lambda study: paper_regions(nsd, subject, study.train.betas.mask)
+    return study, parts, networks, how
 
 
 def planted_score(study: Any) -> dict[str, float]:
@@ -142,7 +145,7 @@ def decode(config: Config, out: Path) -> dict[str, Any]:
         decoder, test.betas, test.images, test.captions, train_images=train.images, networks=networks,
         size=how["size"], **given,
     )  # fmt: skip
-    rois = dict(sorted(study.rois.items(), key=lambda roi: -roi[1].sum())[:REGIONS])
+    rois = how["rois"](study)
     scenes = dict(zip(rois, roi_scene(decoder, rois, **given).images, strict=True))
     preference = region_preference(voxel_weights(decoder.ridge_, decoder.layout_), rois)
     planted = None if study.truth is None else planted_score(study)

@@ -95,6 +95,8 @@ def write_regions(root, subject, rng):
     write_volume(folder / "prf-visualrois.nii.gz", areas.astype(np.float32))
     write_volume(folder / "prf-eccrois.nii.gz", rng.integers(-1, 6, shape).astype(np.float32))
     write_volume(folder / "floc-faces.nii.gz", rng.integers(-1, 4, shape).astype(np.int16))
+    for name in ("words", "places", "bodies"):
+        write_volume(folder / f"floc-{name}.nii.gz", rng.integers(-1, 3, shape).astype(np.int16))
     write_volume(folder.parent / "brainmask.nii.gz", np.ones(shape, dtype=np.int16))
 
 

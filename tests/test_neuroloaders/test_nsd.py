@@ -10,6 +10,7 @@ from neuroloaders.session_store import stored_sessions
 from neuroloaders.studies import nsd as nsd_module
 from neuroloaders.studies.nsd import NSDStudy
 from neuroloaders.studies.nsd_files import read_session
+from neuroloaders.studies.nsd_paper_regions import paper_regions
 
 
 @pytest.fixture(scope="module")
@@ -341,3 +342,22 @@ def test_parts_of_another_width_are_refused(tmp_path):
             (4, 3),
             folder=tmp_path,
         )
+
+
+def test_regions_of_the_paper_are_the_visual_areas_or_by_name_its_mistake(study, written):
+    root, _, _ = written
+    mask = study.betas("subj01").mask
+    right, wrong = (paper_regions(study, "subj01", mask, compat=compat) for compat in (None, "brain-diffuser"))
+    areas, faces, bands = (_volume(root, name)[mask] for name in ("prf-visualrois", "floc-faces", "prf-eccrois"))
+    np.testing.assert_array_equal(right["V2"], (areas == 3) | (areas == 4))
+    np.testing.assert_array_equal(right["V4"], areas == 7)
+    np.testing.assert_array_equal(wrong["V1"], (faces == 1) | (faces == 2))
+    assert "V4" not in wrong  # no face area has number 7
+    for name, label in (("ecc05", 1), ("ecc40p", 5)):
+        np.testing.assert_array_equal(right[name], bands == label)
+        np.testing.assert_array_equal(wrong[name], bands == label)
+    np.testing.assert_array_equal(right["faces"], faces > 0)
+    with pytest.raises(ValueError, match="grid"):
+        paper_regions(study, "subj01", mask[:-1])
+    with pytest.raises(ValueError, match="brain-diffuser"):
+        paper_regions(study, "subj01", mask, compat="paper")

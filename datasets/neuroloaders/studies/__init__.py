@@ -16,6 +16,7 @@ from neuroloaders.studies.mel import MelConfig, mel_features
 from neuroloaders.studies.mous import MOUSStudy
 from neuroloaders.studies.nmnist import load_nmnist
 from neuroloaders.studies.nsd import NSDStudy
+from neuroloaders.studies.nsd_paper_regions import REGION_COMPAT, paper_regions
 from neuroloaders.studies.protocols import PROTOCOLS, split_by_protocol
 from neuroloaders.studies.speech_commands import load_speech_commands
 from neuroloaders.studies.things_fmri import ThingsFMRIStudy
@@ -24,6 +25,7 @@ __all__ = [
     "FSDD_PROTOCOLS",
     "HAXBY_AVERAGING",
     "PROTOCOLS",
+    "REGION_COMPAT",
     "BIDSStudy",
     "BrennanStudy",
     "BroderickStudy",
@@ -40,5 +42,6 @@ __all__ = [
     "load_nmnist",
     "load_speech_commands",
     "mel_features",
+    "paper_regions",
     "split_by_protocol",
 ]
