@@ -115,7 +115,7 @@ def real(config: Config, out: Path) -> tuple[Any, dict[str, Any], Any, dict[str,
     nsd, subject = open_study(config.nsd), f"subj{config.subject:02d}"
     study = image_study(nsd, subject, progress=True)
     networks = None if config.metrics is None else load_image_networks(config.metrics)
-    parts = {"low_level": VdvaeLatents.load(path), **backend.extractors, "backend": backend}
+    parts = {"low_level": VdvaeLatents.load(path, device=backend.device), **backend.extractors, "backend": backend}
     how = {"settings": GenerationSettings(), "size": 425}
     how["rois"] = lambda study: paper_regions(nsd, subject, study.train.betas.mask)
     return study, parts, networks, how

@@ -7,7 +7,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from neurodecode.features.pixels import as_floats, check_images, square
 from neurodecode.generate.sampling import add_noise, ddim, ddim_schedule, noise_of_rows
 from neurodecode.generate.settings import GenerationSettings
-from neuroloaders.checks import check_finite, check_int, check_same_length, check_shape, invalid
+from neuroloaders.checks import check_int, check_same_length, check_shape, invalid
 
 __all__ = ["DiffusionBackend", "counts"]
 
@@ -38,9 +38,10 @@ class DiffusionBackend(abc.ABC):
         Where to compute.
     offload : bool
         Keep each network on the CPU unless it computes: encoder and decoder of images and the denoising network then
-        never share the GPU.
+        never share the GPU, and the extractors stay on the CPU.
     slicing : bool
-        One image at a time in encoder and decoder, and the two halves of guidance one after the other.
+        One image at a time in encoder and decoder, and the two halves of guidance one after the other. Attention needs
+        no slicing: torch never holds its weights as a whole.
 
     Notes
     -----
@@ -123,6 +124,7 @@ class DiffusionBackend(abc.ABC):
         seed: int = 0,
         settings: GenerationSettings | None = None,
         batch_size: int = 4,
+        first_row: int = 0,
         progress: bool = False,
     ) -> np.ndarray:
         """Generate an image for each row.
@@ -134,11 +136,13 @@ class DiffusionBackend(abc.ABC):
         first_guess : array or tensor, shape (t, 3, H, W), optional
             Images to begin with, bytes or floating point in [0, 1], of any size. None: all begins with noise.
         seed : int
-            Image k has the seed (`seed`, k).
+            Image k has the seed (`seed`, k); below 2 ** 32.
         settings : GenerationSettings, optional
             Steps, strength, guidance, mix.
         batch_size : int
             Images at a time.
+        first_row : int
+            Number k of the first image: rows 100 and on of a study, with 100, become what they become among all.
         progress : bool
             Show a progress bar (tqdm) over steps.
 
@@ -149,36 +153,43 @@ class DiffusionBackend(abc.ABC):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If shapes do not fit, embeddings hold NaN, or images come out without a finite value: the rows are named.
         """
         settings = GenerationSettings() if settings is None else settings
         if not isinstance(settings, GenerationSettings):
             raise invalid("settings", "be GenerationSettings", settings, kind=TypeError)
         check_int("batch_size", batch_size, at_least=1)
-        check_int("seed", seed, at_least=0)
-        given = self._checked(latents)
+        check_int("seed", seed, at_least=0, at_most=2**32 - 1)
+        check_int("first_row", first_row, at_least=0)
+        given = self.checked(latents)
         n = check_same_length(**given)
+        if n == 0:
+            raise invalid("latents", "have at least one row", "none")
         self.prepare(tuple(given), settings)
         schedule = ddim_schedule(self.scheduler, settings, from_image=first_guess is not None)
         batches = [range(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
         with torch.inference_mode():
-            start = None if first_guess is None else self._encoded(first_guess, n, batches, seed, settings)
+            options = (batches, seed, first_row, settings)
+            start = None if first_guess is None else self._encoded(first_guess, n, *options)
             found = []
             with self._at_work(self.unet), _bar(len(batches) * len(schedule.timesteps), self.name, progress) as bar:
                 for rows in batches:
-                    x = noise_of_rows(seed, rows, self.latent_shape).to(self.device)
+                    numbers = _from(rows, first_row)
+                    x = noise_of_rows(seed, numbers, self.latent_shape).to(self.device)
                     if start is not None:
                         x = add_noise(start[rows.start : rows.stop].to(self.device), x, schedule.start)
                     predict = self._guided(
-                        {kind: v[rows.start : rows.stop] for kind, v in given.items()}, rows, seed, settings
+                        {kind: v[rows.start : rows.stop] for kind, v in given.items()}, numbers, seed, settings
                     )
                     found.append(ddim(predict, x, schedule, tick=bar).cpu())
-            latent = torch.cat(found)
-            self._check_finite(latent, "the denoising network")
-            return self._decoded(latent, batches)
+                    _check_made(found[-1], "the denoising network", rows.start)
+            return self._decoded(torch.cat(found), batches)
 
-    def _checked(self, latents: Mapping[str, Any]) -> dict[str, Tensor]:
+    def checked(self, latents: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return embeddings as float32 tensors if kinds and shapes are those of `shapes` and numbers are finite."""
+        if not isinstance(latents, Mapping):
+            raise invalid("latents", "be a mapping from kind to embeddings", latents, kind=TypeError)
         unknown = [kind for kind in latents if kind not in self.shapes]
         if unknown:
             raise invalid("latents", f"hold {' and '.join(self.shapes)}, which guide {self.name!r}", repr(unknown[0]))
@@ -187,10 +198,17 @@ class DiffusionBackend(abc.ABC):
         out = {}
         for kind, shape in self.shapes.items():
             if kind in latents:
-                value = latents[kind]
-                value = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float32))
-                check_shape(f"latents[{kind!r}]", value, ("t", *shape))
-                out[kind] = check_finite(f"latents[{kind!r}]", value.float())
+                name, value = f"latents[{kind!r}]", latents[kind]
+                if not isinstance(value, Tensor):
+                    try:
+                        value = torch.from_numpy(np.array(value, dtype=np.float32))
+                    except (TypeError, ValueError) as error:
+                        raise invalid(name, "be an array of numbers", value, kind=TypeError) from error
+                check_shape(name, value, ("t", *shape))
+                out[kind] = value.detach().float()
+                bad = _rows_not_finite(out[kind])
+                if bad:
+                    raise invalid(name, "hold finite numbers only", f"NaN or infinity in {bad}")
         return out
 
     def _guided(self, latents: Mapping[str, Tensor], rows: range, seed: int, settings: GenerationSettings) -> Any:
@@ -216,7 +234,9 @@ class DiffusionBackend(abc.ABC):
     def _cast(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device, self.dtype) for name, value in given.items()}
 
-    def _encoded(self, images: Any, n: int, batches: list[range], seed: int, settings: GenerationSettings) -> Tensor:
+    def _encoded(
+        self, images: Any, n: int, batches: list[range], seed: int, first_row: int, settings: GenerationSettings
+    ) -> Tensor:
         """Return the latents of first guesses, on the CPU."""
         images = check_images("first_guess", images)
         check_same_length(latents=range(n), first_guess=images)
@@ -225,41 +245,38 @@ class DiffusionBackend(abc.ABC):
         with self._at_work(self.vae):
             for rows in batches:
                 pixels = square(as_floats(images[rows.start : rows.stop]), self.image_size, fit="squash") * 2 - 1
-                posterior = self.vae.encode(pixels.to(self.device, self._vae_dtype())).latent_dist
-                latent = posterior.mean.float()
+                latent, std = self._in_range(self._posterior, pixels).chunk(2, dim=1)
                 if "sampled-latents" in settings.compat:
-                    # A stream of its own, so that it does not go along with the noise of the diffusion.
-                    drawn = noise_of_rows(seed + (1 << 32), rows, tuple(latent.shape[1:]))
-                    latent = latent + posterior.std.float() * drawn.to(latent.device)
+                    drawn = noise_of_rows(seed, _from(rows, first_row), tuple(latent.shape[1:]), "posterior")
+                    latent = latent + std * drawn.to(latent.device)
                 out.append(((latent - shift) * scale).cpu())
-        encoded = torch.cat(out)
-        self._check_finite(encoded, "the encoder of images")
-        return encoded
+                _check_made(out[-1], "the encoder of images", rows.start)
+        return torch.cat(out)
 
     def _decoded(self, latents: Tensor, batches: list[range]) -> np.ndarray:
         shift, scale = self._scaling()
         out = []
         with self._at_work(self.vae):
             for rows in batches:
-                z = (latents[rows.start : rows.stop] / scale + shift).to(self.device)
-                images = self.vae.decode(z.to(self._vae_dtype())).sample.float()
-                if not torch.isfinite(images).all() and self._vae_dtype() == torch.float16:
-                    # Activations of some decoders leave the range of float16: black images.
-                    self.vae.float()
-                    images = self.vae.decode(z).sample.float()
-                out.append(images.cpu())
-        images = torch.cat(out)
-        self._check_finite(images, "the decoder of images")
-        return (images / 2 + 0.5).clamp(0, 1).numpy()
+                z = latents[rows.start : rows.stop] / scale + shift
+                out.append(self._in_range(lambda z: self.vae.decode(z).sample, z).cpu())
+                _check_made(out[-1], "the decoder of images", rows.start)
+        return (torch.cat(out) / 2 + 0.5).clamp(0, 1).numpy()
 
-    def _check_finite(self, values: Tensor, where: str) -> None:
-        bad = (~torch.isfinite(values.flatten(1))).any(dim=1).nonzero()[:, 0].tolist()
-        if bad:
-            shown = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-            advice = "Load it with dtype=torch.bfloat16 or torch.float32."
-            raise invalid(
-                "images", f"come out of {where} with finite values", f"NaN or infinity in rows {shown}", advice
-            )
+    def _posterior(self, pixels: Tensor) -> Tensor:
+        """Return means and standard deviations of latents, one behind the other along the channels."""
+        found = self.vae.encode(pixels).latent_dist
+        return torch.cat([found.mean, found.std], dim=1)
+
+    def _in_range(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Run encoder or decoder, from now on in float32 if float16 is too small for it."""
+        out = run(x.to(self.device, self._vae_dtype())).float()
+        if self._vae_dtype() == torch.float16 and not torch.isfinite(out).all():
+            # Activations of some autoencoders leave the range of float16: black images.
+            with torch.inference_mode(False):
+                self.vae.float()
+            out = run(x.to(self.device))
+        return out
 
     def _scaling(self) -> tuple[float, float]:
         config = self.vae.config
@@ -274,17 +291,39 @@ class DiffusionBackend(abc.ABC):
         if not self.offload:
             yield
             return
-        module.to(self.device)
+        # Weights that move in inference mode could not be trained afterwards.
+        with torch.inference_mode(False):
+            module.to(self.device)
         try:
             yield
         finally:
-            module.to("cpu")
+            with torch.inference_mode(False):
+                module.to("cpu")
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def __repr__(self) -> str:
         size = f"{self.image_size} x {self.image_size} from " + " and ".join(f"{k} {s}" for k, s in self.shapes.items())
         return f"{type(self).__name__}({size}, {self.dtype} on {self.device}{', offloaded' if self.offload else ''})"
+
+
+def _from(rows: range, first: int) -> range:
+    return range(first + rows.start, first + rows.stop)
+
+
+def _rows_not_finite(values: Tensor, first: int = 0) -> str:
+    """Return the first few of the rows that hold NaN or infinity, in words; "" if there is none."""
+    bad = (~torch.isfinite(values.flatten(1))).any(dim=1).nonzero()[:, 0].tolist()
+    shown = ", ".join(str(first + row) for row in bad[:5])
+    return f"rows {shown}{', ...' if len(bad) > 5 else ''}" if bad else ""
+
+
+def _check_made(values: Tensor, where: str, first: int) -> None:
+    """Raise if images of a batch, whose first row is number `first`, hold NaN or infinity."""
+    bad = _rows_not_finite(values, first)
+    if bad:
+        advice = "Load it with dtype=torch.bfloat16 or torch.float32."
+        raise invalid("images", f"come out of {where} with finite values", f"NaN or infinity in {bad}", advice)
 
 
 @contextlib.contextmanager

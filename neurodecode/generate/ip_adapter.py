@@ -52,8 +52,18 @@ class IPAdapter(DiffusionBackend):
     name = "ip-adapter"
 
     def __init__(
-        self, *, unet: nn.Module, vae: nn.Module, scheduler: Any, text: Any, image: Any = None, **options: Any
+        self,
+        *,
+        unet: nn.Module,
+        vae: nn.Module,
+        scheduler: Any,
+        text: Any,
+        image: Any = None,
+        device: torch.device | str = "cpu",
+        offload: bool = False,
+        slicing: bool = False,
     ) -> None:
+        options = {"device": device, "offload": offload, "slicing": slicing}
         super().__init__(unet=unet, vae=vae, scheduler=scheduler, **options)
         self._text, self._image = text, image
         if image is not None and image.shape != self.shapes["image"]:
@@ -85,15 +95,18 @@ class IPAdapter(DiffusionBackend):
             As for `neurodecode.generate.load_backend`.
         """
         diffusers = soft_import("diffusers", purpose="An IP-Adapter")
-        text = ClipTextHidden.load(path, dtype=dtype)
+        # In float32: targets are computed by these, once.
+        where = None if offload else device
+        text = ClipTextHidden.load(path, device=where)
         unet = load_pretrained(diffusers.UNet2DConditionModel.from_pretrained, path, subfolder="unet", dtype=dtype)
         vae = load_pretrained(diffusers.AutoencoderKL.from_pretrained, path, subfolder="vae", dtype=dtype)
         scheduler = load_pretrained(diffusers.DDIMScheduler.from_pretrained, path, subfolder="scheduler", weights=False)
         _add_adapter(diffusers, unet, vae, scheduler, text, Path(adapter))
-        unet.to(dtype)
+        nn.Module.to(unet, dtype=dtype)  # the method of diffusers warns without cause
         image = None
         if image_encoder is not None:
-            image = ClipVision.load(image_encoder, ClipVisionConfig(tokens="pooled", normalise="none"), dtype=dtype)
+            pooled = ClipVisionConfig(tokens="pooled", normalise="none")
+            image = ClipVision.load(image_encoder, pooled, device=where)
         options = {"device": device, "offload": offload, "slicing": slicing}
         return cls(unet=unet, vae=vae, scheduler=scheduler, text=text, image=image, **options)
 

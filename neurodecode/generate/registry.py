@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 
@@ -33,7 +32,8 @@ def load_backend(
     dtype: torch.dtype | str | None = None,
     offload: bool = False,
     slicing: bool = False,
-    **options: Any,
+    adapter: str | os.PathLike[str] | None = None,
+    image_encoder: str | os.PathLike[str] | None = None,
 ) -> DiffusionBackend:
     """Return a generator of images; nothing is downloaded.
 
@@ -47,13 +47,14 @@ def load_backend(
     device : str or torch.device, optional
         Where to compute; by default a GPU if there is one.
     dtype : torch.dtype or str, optional
-        What networks compute in, a key of `DTYPES`; by default float16 on a GPU, else float32.
+        What networks compute in, a key of `DTYPES`; by default float16 on a GPU, else float32. Extractors compute in
+        float32.
     offload : bool
-        Keep networks on the CPU while they do not compute: for GPUs of 12 GB.
+        Keep networks on the CPU while they do not compute, and extractors altogether: for GPUs of 12 GB.
     slicing : bool
         Less at a time in encoder, decoder and guidance: less memory, slower.
-    **options
-        For "ip-adapter": `adapter`, and `image_encoder`, see `IPAdapter.load`.
+    adapter, image_encoder : path-like, optional
+        Of "ip-adapter" only, which needs the first: see `IPAdapter.load`.
 
     Returns
     -------
@@ -69,14 +70,16 @@ def load_backend(
         If it is damaged or another kind of model, or options are unknown.
     """
     kind = BACKENDS[check_option("name", name, BACKENDS)]
-    if name == "ip-adapter" and "adapter" not in options:
+    given = {"adapter": adapter, "image_encoder": image_encoder}
+    options = {key: value for key, value in given.items() if value is not None}
+    if name == "ip-adapter" and adapter is None:
         raise invalid("adapter", "be the file of the adapter's weights", "nothing")
-    unknown = set(options) - ({"adapter", "image_encoder"} if name == "ip-adapter" else set())
-    if unknown:
-        raise invalid(sorted(unknown)[0], f"not be given for {name!r}", "a value", kind=TypeError)
+    if name != "ip-adapter" and options:
+        raise invalid(next(iter(options)), f"not be given for {name!r}", "a value", kind=TypeError)
     device = choose_device(device)
     if isinstance(dtype, str):
         dtype = DTYPES[check_option("dtype", dtype, DTYPES)]
     if dtype is None:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
+    check_option("dtype", dtype, DTYPES.values())
     return kind.load(path, device=device, dtype=dtype, offload=offload, slicing=slicing, **options)

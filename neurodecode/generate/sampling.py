@@ -20,7 +20,7 @@ from torch import Tensor
 from neurodecode.generate.settings import GenerationSettings
 from neuroloaders.checks import check_option, invalid
 
-__all__ = ["PREDICTIONS", "Schedule", "add_noise", "ddim", "ddim_schedule", "noise_of_rows"]
+__all__ = ["NOISES", "PREDICTIONS", "Schedule", "add_noise", "ddim", "ddim_schedule", "noise_of_rows"]
 
 
 def _of_noise(x: Tensor, out: Tensor, a: float) -> tuple[Tensor, Tensor]:
@@ -41,6 +41,11 @@ PREDICTIONS: dict[str, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]]
     "v_prediction": _of_velocity,
     "sample": _of_image,
 }
+
+
+# What is drawn for an image -> its stream. Numbers of two streams have nothing to do with each other, nor with what
+# others draw from (seed, row).
+NOISES = {"diffusion": 1, "posterior": 2, "embedding": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,21 +110,26 @@ def ddim_schedule(scheduler: Any, settings: GenerationSettings, *, from_image: b
     )
 
 
-def noise_of_rows(seed: int, rows: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+def noise_of_rows(seed: int, rows: Sequence[int], shape: tuple[int, ...], what: str = "diffusion") -> Tensor:
     """Return normal noise of which each row has a seed of its own, float32, shape (B, *shape), on the CPU.
 
     Parameters
     ----------
     seed : int
-        The user's.
+        The user's, below 2 ** 32.
     rows : sequence of B int
         Number of each image among all.
     shape : tuple of int
         Of a row.
+    what : str
+        A key of `NOISES`.
     """
+    stream = NOISES[check_option("what", what, NOISES)]
     drawn = []
     for row in rows:
-        state = int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]) >> 1
+        # Not as a third number: SeedSequence([5, 1]) is SeedSequence([5, 1, 0]).
+        source = np.random.SeedSequence([seed, row], spawn_key=(stream,))
+        state = int(source.generate_state(1, np.uint64)[0]) >> 1
         drawn.append(torch.randn(shape, generator=torch.Generator().manual_seed(state)))
     return torch.stack(drawn)
 

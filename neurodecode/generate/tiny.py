@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,6 +87,7 @@ def save_tiny_versatile(
     """
     check_int("image_size", image_size, at_least=16)
     check_int("width", width, at_least=8)
+    check_int("depth", depth, at_least=1)
     if image_size % 8 or width % 8:
         raise invalid("image_size, width", "be multiples of 8", f"{image_size}, {width}")
     diffusers, transformers = (soft_import(name, purpose="A tiny generator") for name in ("diffusers", "transformers"))
@@ -138,7 +138,7 @@ def save_tiny_versatile(
                 _wake(model)
             model.save_pretrained(folder / name)
     tokens = {word: number for number, word in enumerate(_VOCABULARY)}
-    transformers.CLIPTokenizer(vocab=tokens, merges=[]).save_pretrained(folder / "tokenizer")
+    transformers.CLIPTokenizer(vocab=tokens, merges=[], model_max_length=77).save_pretrained(folder / "tokenizer")
     scheduler = diffusers.DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
@@ -192,9 +192,17 @@ def train_tiny(
     training = TinyTraining() if training is None else training
     if not isinstance(backend, VersatileDiffusion):
         raise invalid("backend", "be a VersatileDiffusion", backend, kind=TypeError)
+    if not isinstance(training, TinyTraining):
+        raise invalid("training", "be a TinyTraining", training, kind=TypeError)
+    if backend.dtype != torch.float32 or backend.offload:
+        raise invalid("backend", "compute in float32, without offloading, to be trained", repr(backend))
     pixels = square(as_floats(check_images("images", images)), backend.image_size, fit="squash") * 2 - 1
-    given = {kind: torch.as_tensor(np.asarray(latents[kind]), dtype=torch.float32) for kind in backend.shapes}
+    given = {kind: values.to(backend.device) for kind, values in backend.checked(latents).items()}
+    missing = [kind for kind in backend.shapes if kind not in given]
+    if missing:
+        raise invalid("latents", f"hold {' and '.join(backend.shapes)}", ", ".join(given))
     check_same_length(images=pixels, **given)
+    pixels = pixels.to(backend.device)
     generator = torch.Generator().manual_seed(training.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)  # the posterior's draws
@@ -218,17 +226,17 @@ def _train_vae(backend: Any, pixels: Tensor, training: TinyTraining, generator: 
 def _train_unet(
     backend: Any, latents: Tensor, given: dict[str, Tensor], training: TinyTraining, generator: Any, progress: bool
 ) -> list[float]:
-    alphas = torch.as_tensor(backend.scheduler.alphas_cumprod, dtype=torch.float32)
+    alphas = torch.as_tensor(backend.scheduler.alphas_cumprod, dtype=torch.float32, device=backend.device)
     absent = backend._no_condition
 
     def loss(rows: Tensor) -> Tensor:
         x, n = latents[rows], len(rows)
-        t = torch.randint(len(alphas), (n,), generator=generator)
-        noise = torch.randn(x.shape, generator=generator)
+        t = torch.randint(len(alphas), (n,), generator=generator).to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x.device)
         a = alphas[t][:, None, None, None]
         tokens = []
         for kind in ("text", "image"):
-            dropped = torch.rand(n, generator=generator) < training.drop
+            dropped = (torch.rand(n, generator=generator) < training.drop).to(x.device)
             tokens.append(torch.where(dropped[:, None, None], absent[kind], given[kind][rows]))
         noised = a.sqrt() * x + (1 - a).sqrt() * noise
         made = backend.unet(noised, t, encoder_hidden_states=torch.cat(tokens, 1), return_dict=False)[0]

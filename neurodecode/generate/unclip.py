@@ -62,8 +62,11 @@ class StableUnCLIP(DiffusionBackend):
         noising: Any,
         text: Any,
         image: Any,
-        **options: Any,
+        device: torch.device | str = "cpu",
+        offload: bool = False,
+        slicing: bool = False,
     ) -> None:
+        options = {"device": device, "offload": offload, "slicing": slicing}
         super().__init__(unet=unet, vae=vae, scheduler=scheduler, **options)
         self._normalizer, self._noising, self._text, self._image = normalizer, noising, text, image
         if image.shape != self.shapes["image"]:
@@ -97,6 +100,8 @@ class StableUnCLIP(DiffusionBackend):
         def schedule(kind: Any, subfolder: str) -> Any:
             return load_pretrained(kind.from_pretrained, path, subfolder=subfolder, weights=False)
 
+        # In float32: targets are computed by these, once.
+        where = None if offload else device
         pooled = ClipVisionConfig(tokens="pooled", normalise="none")
         return cls(
             unet=network(diffusers.UNet2DConditionModel, "unet"),
@@ -104,8 +109,8 @@ class StableUnCLIP(DiffusionBackend):
             scheduler=schedule(diffusers.DDIMScheduler, "scheduler"),
             normalizer=network(StableUnCLIPImageNormalizer, "image_normalizer"),
             noising=schedule(diffusers.DDPMScheduler, "image_noising_scheduler"),
-            text=ClipTextHidden.load(path, dtype=dtype),
-            image=ClipVision.load(path, pooled, subfolder="image_encoder", dtype=dtype),
+            text=ClipTextHidden.load(path, device=where),
+            image=ClipVision.load(path, pooled, subfolder="image_encoder", device=where),
             device=device,
             offload=offload,
             slicing=slicing,
@@ -134,8 +139,7 @@ class StableUnCLIP(DiffusionBackend):
         text = latents["text"] if "text" in latents else self._empty.expand(len(rows), -1, -1)
         image = latents["image"]
         mean, std = (p.detach().to(image) for p in (self._normalizer.mean, self._normalizer.std))
-        # A stream of its own, so that it does not go along with the noise of the diffusion.
-        noise = noise_of_rows(seed + (2 << 32), rows, tuple(image.shape[1:])).to(image)
+        noise = noise_of_rows(seed, rows, tuple(image.shape[1:]), "embedding").to(image)
         signal = float(self._noising.alphas_cumprod[settings.noise_level])
         noised = add_noise((image - mean) / std, noise, signal) * std + mean
         level = torch.full((len(rows),), settings.noise_level, device=image.device)

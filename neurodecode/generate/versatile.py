@@ -126,8 +126,18 @@ class VersatileDiffusion(DiffusionBackend):
     name = "versatile"
 
     def __init__(
-        self, *, unet: nn.Module, vae: nn.Module, scheduler: Any, text: Any, image: Any, **options: Any
+        self,
+        *,
+        unet: nn.Module,
+        vae: nn.Module,
+        scheduler: Any,
+        text: Any,
+        image: Any,
+        device: torch.device | str = "cpu",
+        offload: bool = False,
+        slicing: bool = False,
     ) -> None:
+        options = {"device": device, "offload": offload, "slicing": slicing}
         super().__init__(unet=unet, vae=vae, scheduler=scheduler, **options)
         self._text, self._image = text, image
         width = unet.config.cross_attention_dim
@@ -158,8 +168,10 @@ class VersatileDiffusion(DiffusionBackend):
         diffusers = soft_import("diffusers", purpose="Versatile Diffusion")
         from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import UNetFlatConditionModel
 
-        text = ClipText.load(path, subfolder="text_encoder", tokenizer_subfolder="tokenizer", dtype=dtype)
-        image = ClipVision.load(path, subfolder="image_encoder", dtype=dtype)
+        # In float32: targets are computed by these, once.
+        where = None if offload else device
+        text = ClipText.load(path, subfolder="text_encoder", tokenizer_subfolder="tokenizer", device=where)
+        image = ClipVision.load(path, subfolder="image_encoder", device=where)
         image_unet = load_pretrained(
             diffusers.UNet2DConditionModel.from_pretrained, path, subfolder="image_unet", dtype=dtype
         )

@@ -57,6 +57,13 @@ def text_model() -> Any:
     return seeded(lambda: CLIPTextModel(config), 3)
 
 
+def tokenizer() -> Any:
+    """Return letters as tokens, 77 of them at most."""
+    found = tiny_tokenizer()
+    found.model_max_length = 77
+    return found
+
+
 def _save(folder: Path, parts: dict[str, Any]) -> Path:
     for name, part in parts.items():
         part.save_pretrained(folder / name)
@@ -68,7 +75,7 @@ def save_stable_diffusion(folder: Path) -> Path:
     from diffusers import UNet2DConditionModel
 
     unet = seeded(lambda: UNet2DConditionModel(**SIZES), 1)
-    parts = {"unet": unet, "vae": tiny_vae(2), "scheduler": scheduler(), "tokenizer": tiny_tokenizer()}
+    parts = {"unet": unet, "vae": tiny_vae(2), "scheduler": scheduler(), "tokenizer": tokenizer()}
     return _save(folder, {**parts, "text_encoder": text_model()})
 
 
@@ -118,10 +125,22 @@ def save_unclip(folder: Path) -> Path:
         "unet": unet,
         "vae": tiny_vae(2),
         "scheduler": scheduler("v_prediction"),
-        "tokenizer": tiny_tokenizer(),
+        "tokenizer": tokenizer(),
         "text_encoder": text_model(),
         "image_encoder": tiny_clip_vision(4),
         "image_normalizer": normalizer,
         "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
     }
     return _save(folder, parts)
+
+
+def save_pipelines(folder: Path) -> dict[str, Path]:
+    """Write one for each backend, by its name, and "adapter", the weights of the IP-Adapter."""
+    from neurodecode.generate import save_tiny_versatile
+
+    return {
+        "versatile": save_tiny_versatile(folder / "versatile", image_size=16, width=16, depth=1),
+        "ip-adapter": save_stable_diffusion(folder / "sd"),
+        "unclip": save_unclip(folder / "unclip"),
+        "adapter": save_ip_adapter(folder / "adapter" / "ip-adapter_tiny.safetensors"),
+    }

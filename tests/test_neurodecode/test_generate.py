@@ -1,4 +1,4 @@
-"""Generators against the pipelines of diffusers, and the laws of guidance and seeds."""
+"""Laws of generators: of seeds, guidance, steps, types of numbers; and what mistakes they tell."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fakes.tiny_diffusion import save_ip_adapter, save_stable_diffusion, save_unclip
+from fakes.tiny_diffusion import save_pipelines
 from tolerances import close
 
 from neurodecode.features import ClipVision, extract
-from neurodecode.generate import BACKENDS, GenerationSettings, IPAdapter, load_backend, save_tiny_versatile
+from neurodecode.generate import BACKENDS, GenerationSettings, IPAdapter, TinyTraining, load_backend, train_tiny
 from neurodecode.generate.backend import counts
-from neurodecode.generate.sampling import add_noise, ddim, ddim_schedule, noise_of_rows
+from neurodecode.generate.sampling import NOISES, add_noise, ddim, ddim_schedule, noise_of_rows
 from neurodecode.generate.versatile import DualAttention
 
 
@@ -28,13 +28,7 @@ FEW = GenerationSettings(steps=8, strength=0.5, guidance=3.0)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("pipelines")
-    return {
-        "versatile": save_tiny_versatile(root / "versatile", image_size=16, width=16, depth=1),
-        "ip-adapter": save_stable_diffusion(root / "sd"),
-        "unclip": save_unclip(root / "unclip"),
-        "adapter": save_ip_adapter(root / "adapter" / "ip-adapter_tiny.safetensors"),
-    }
+    return save_pipelines(tmp_path_factory.mktemp("pipelines"))
 
 
 def loaded(name: str, folders: dict[str, Path], **options: Any) -> Any:
@@ -75,6 +69,38 @@ def test_every_image_depends_on_its_own_row_alone(folders, name) -> None:
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+def test_parts_of_a_study_become_what_they_become_in_the_whole(folders, name) -> None:
+    """With every noise that is drawn: of the diffusion, of the posterior, of the embedding."""
+    backend = loaded(name, folders)
+    latents, images = embeddings(backend, 3), guesses(3)
+    settings = GenerationSettings(steps=8, strength=0.5, guidance=2.0, noise_level=200, compat=("sampled-latents",))
+    whole = backend.generate(latents, images, seed=2, settings=settings)
+    parts = [
+        backend.generate({k: v[rows] for k, v in latents.items()}, images[rows], seed=2, settings=settings, first_row=n)
+        for n, rows in ((0, slice(0, 1)), (1, slice(1, 3)))
+    ]
+    near(np.concatenate(parts), whole, 2e-4)
+    plain = GenerationSettings(steps=8, strength=0.5, guidance=2.0, noise_level=200)
+    assert np.abs(backend.generate(latents, images, seed=2, settings=plain) - whole).max() > 1e-3
+
+
+def test_no_two_noises_are_the_same() -> None:
+    """Of any seed, row and purpose; nor what the decoder of a first guess draws from (seed, row)."""
+    drawn = {
+        tuple(noise_of_rows(seed, [row], (3,), what)[0].tolist())
+        for seed in range(4)
+        for row in range(4)
+        for what in NOISES
+    }
+    assert len(drawn) == 4 * 4 * len(NOISES)
+    plain = int(np.random.SeedSequence([0, 1]).generate_state(1, np.uint64)[0]) >> 1
+    assert tuple(torch.randn(3, generator=torch.Generator().manual_seed(plain)).tolist()) not in drawn
+    noise = noise_of_rows(0, range(200), (100,))
+    assert abs(float(noise.mean())) < 0.02
+    assert float(noise.std()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 def test_slicing_and_offloading_change_nothing(folders, name) -> None:
     plain, thrifty = loaded(name, folders), loaded(name, folders, slicing=True, offload=True)
     latents = embeddings(plain, 2)
@@ -87,72 +113,11 @@ def test_slicing_and_offloading_change_nothing(folders, name) -> None:
 def test_half_precision_gives_nearly_the_same_images(folders, name, dtype) -> None:
     exact, half = loaded(name, folders), loaded(name, folders, dtype=dtype)
     assert str(half.dtype) == f"torch.{dtype}"
+    assert {extractor.dtype for extractor in half.extractors.values()} == {torch.float32}
     settings = GenerationSettings(steps=8, strength=0.25, guidance=1.0)
     latents = {kind: 0.3 * values for kind, values in embeddings(exact, 2).items()}
     a, b = (backend.generate(latents, guesses(2), settings=settings) for backend in (exact, half))
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.98
-
-
-def test_ip_adapter_gives_the_images_of_diffusers(folders) -> None:
-    from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
-
-    backend = loaded("ip-adapter", folders)
-    latents = embeddings(backend, 2)
-    settings = GenerationSettings(steps=10, strength=0.6, guidance=4.0, image_scale=0.7)
-    image = torch.from_numpy(guesses(2))
-    image = torch.nn.functional.interpolate(image, (32, 32), mode="nearest")
-    made = backend.generate(latents, image, seed=5, settings=settings)
-    pipeline = StableDiffusionImg2ImgPipeline(
-        vae=backend.vae, unet=backend.unet, text_encoder=backend._text.module, tokenizer=backend._text.tokenizer,
-        scheduler=DDIMScheduler.from_config(backend.scheduler.config), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler.set_timesteps(10)
-    # Its own noise and encoding are random: the noised latents are handed over, at the first step that is run.
-    clean = backend.vae.encode(image * 2 - 1).latent_dist.mean * backend.vae.config.scaling_factor
-    start = noise_of_rows(5, range(2), backend.latent_shape)
-    step = pipeline.scheduler.timesteps[4]
-    noised = pipeline.scheduler.add_noise(clean, start, step[None])
-    ids = torch.from_numpy(latents["image"])[:, None]
-    empty = backend._text.uncaptioned().expand(2, -1, -1)
-    x = noised
-    for t in pipeline.scheduler.timesteps[4:]:
-        both = pipeline.unet(
-            torch.cat([x, x]), t, encoder_hidden_states=torch.cat([empty, torch.from_numpy(latents["text"])]),
-            added_cond_kwargs={"image_embeds": [torch.cat([torch.zeros_like(ids), ids])]},
-        ).sample  # fmt: skip
-        without, with_it = both.chunk(2)
-        x = pipeline.scheduler.step(without + 4.0 * (with_it - without), t, x).prev_sample
-    want = (pipeline.vae.decode(x / backend.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
-    near(made, want, 2e-4)
-
-
-def test_unclip_gives_the_images_of_the_pipeline_of_diffusers(folders) -> None:
-    """From noise, the pipeline itself is run: embeddings, noise of the image and first latents are handed over."""
-    from diffusers import DDIMScheduler, StableUnCLIPImg2ImgPipeline
-
-    backend = loaded("unclip", folders)
-    latents = {kind: values for kind, values in embeddings(backend, 1).items() if kind == "image"}
-    settings = GenerationSettings(steps=10, guidance=4.0, noise_level=7)
-    made = backend.generate(latents, seed=5, settings=settings)
-    pipeline = StableUnCLIPImg2ImgPipeline(
-        vae=backend.vae, unet=backend.unet, text_encoder=backend._text.module, tokenizer=backend._text.tokenizer,
-        scheduler=DDIMScheduler.from_config(backend.scheduler.config), feature_extractor=None,
-        image_encoder=backend._image.module, image_normalizer=backend._normalizer,
-        image_noising_scheduler=backend._noising,
-    )  # fmt: skip
-    pipeline.set_progress_bar_config(disable=True)
-    noise = noise_of_rows(5 + (2 << 32), [0], (8,))
-    told = pipeline.noise_image_embeddings(torch.from_numpy(latents["image"]), 7, noise=noise)
-    empty = backend._text.uncaptioned()
-    pipeline._encode_image = lambda **_: torch.cat([torch.zeros_like(told), told])
-    want = pipeline(
-        prompt_embeds=empty, negative_prompt_embeds=empty, image_embeds=torch.from_numpy(latents["image"]),
-        num_inference_steps=10, guidance_scale=4.0,
-        latents=noise_of_rows(5, [0], backend.latent_shape), output_type="pt",
-    ).images  # fmt: skip
-    near(made, want, 2e-4)
 
 
 def test_dual_attention_equals_that_of_diffusers(folders) -> None:
@@ -285,8 +250,24 @@ def test_mistakes_are_told(folders, tmp_path) -> None:
         backend.generate({"sound": latents["text"]})
     broken = latents["image"].copy()
     broken[1, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match=r"latents\['image'\].*NaN or infinity in rows 1\."):
         backend.generate({**latents, "image": broken})
+    with pytest.raises(TypeError, match="mapping"):
+        backend.generate(latents["image"])
+    with pytest.raises(TypeError, match="array of numbers"):
+        backend.generate({**latents, "text": ["a cat", "a dog"]})
+    with pytest.raises(ValueError, match="at least one row"):
+        backend.generate({kind: values[:0] for kind, values in latents.items()})
+    with pytest.raises(ValueError, match="seed"):
+        backend.generate(latents, seed=2**32)
+    with pytest.raises(ValueError, match="first_guess"):
+        backend.generate(latents, np.full_like(guesses(2), np.nan))
+    with pytest.raises(ValueError, match="must be one of"):
+        load_backend("versatile", folders["versatile"], dtype="half")
+    with pytest.raises(ValueError, match="must be one of"):
+        load_backend("versatile", folders["versatile"], dtype=torch.int8)
+    with pytest.raises(FileNotFoundError, match="absent"):
+        load_backend("ip-adapter", folders["ip-adapter"], adapter=tmp_path / "absent.safetensors")
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         backend.generate(latents, 255 * guesses(2))
     with pytest.raises(ValueError, match="below 1 for compat"):
@@ -315,7 +296,60 @@ def test_mistakes_are_told(folders, tmp_path) -> None:
 
 def test_black_images_are_an_error_that_names_them(folders) -> None:
     backend = loaded("versatile", folders)
+    latents = embeddings(backend, 3)
+    latents["image"][2] = 1e38  # finite, and too large for attention
+    with pytest.raises(ValueError, match=r"denoising network.*rows 2\."):
+        backend.generate(latents, settings=FEW, batch_size=2)
     with torch.no_grad():
         next(backend.vae.decoder.parameters()).fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"decoder of images.*rows 0, 1"):
+    with pytest.raises(ValueError, match=r"decoder of images.*rows 0, 1\."):
         backend.generate(embeddings(backend, 2), settings=FEW)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_autoencoder_goes_on_in_float32_where_float16_is_too_small(folders, part) -> None:
+    """Its first activations are beyond 65504; what comes out is an ordinary image."""
+    backends = [loaded("ip-adapter", folders, dtype="float16") for _ in range(2)]
+    for backend in backends:
+        weights = getattr(backend.vae, part).conv_in.weight
+        with torch.no_grad():
+            weights.mul_(3e4 / weights.abs().max())
+    backends[1].vae.float()
+    latents = embeddings(backends[0], 2)
+    first_guess = guesses(2) if part == "encoder" else None
+    made, want = (backend.generate(latents, first_guess, settings=FEW) for backend in backends)
+    np.testing.assert_array_equal(made, want)
+    assert made.std() > 0.01
+    assert {p.dtype for p in backends[0].vae.parameters()} == {torch.float32}
+    assert not any(p.is_inference() for p in backends[0].vae.parameters())
+
+
+def test_tiny_generator_learns_and_is_drawn_from_its_seed(folders) -> None:
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.repeat(rng.uniform(size=(24, 3, 2, 2)), 8, axis=2), 8, axis=3).astype(np.float32)
+    backend, again = loaded("versatile", folders), loaded("versatile", folders)
+    latents = embeddings(backend, 24)
+    training = TinyTraining(vae_steps=40, unet_steps=40, batch_size=8, seed=1)
+    before = torch.random.get_rng_state()
+    losses = train_tiny(backend, images, latents, training)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for kind, share in (("vae", 0.9), ("unet", 0.85)):
+        assert np.mean(losses[kind][-10:]) < share * np.mean(losses[kind][:10])
+    assert not any(p.requires_grad for module in (backend.unet, backend.vae) for p in module.parameters())
+    short = TinyTraining(vae_steps=3, unet_steps=1, batch_size=8, seed=1)
+    assert train_tiny(again, images, latents, short)["vae"] == pytest.approx(losses["vae"][:3], abs=0.02)
+    with torch.no_grad():
+        encoded = backend.vae.encode(torch.from_numpy(images) * 2 - 1).latent_dist.mean
+    assert float(encoded.std() * backend.vae.config.scaling_factor) == pytest.approx(1, abs=1e-4)
+    with pytest.raises(ValueError, match="float32"):
+        train_tiny(loaded("versatile", folders, dtype="bfloat16"), images, latents)
+    with pytest.raises(ValueError, match="text and image"):
+        train_tiny(again, images, {"image": latents["image"]})
+
+
+def test_progress_is_shown_over_steps(folders, capsys) -> None:
+    backend = loaded("unclip", folders)
+    backend.generate(embeddings(backend, 3), settings=FEW, batch_size=2, progress=True)
+    assert "diffusion, unclip: 100%" in capsys.readouterr().err
+    backend.generate(embeddings(backend, 1), settings=FEW)
+    assert capsys.readouterr().err == ""
