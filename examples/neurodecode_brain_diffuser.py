@@ -3,7 +3,7 @@
 Betas -> latents of a VDVAE, of CLIP text and of CLIP vision, by one ridge regression; the VDVAE's decoder makes a first
 guess of them, and Versatile Diffusion, guided by text and image, the image.
 
-    python examples/neurodecode_brain_diffuser.py                        # a simulated subject, three minutes on one core
+    python examples/neurodecode_brain_diffuser.py                        # a simulated subject, three minutes
     python examples/neurodecode_brain_diffuser.py --nsd PATH --subject 1 # NSD, with the released networks
 
 Without data a subject is simulated: photographs are shown in a scanner (spm HRF, autocorrelated noise, known ceiling),

@@ -1,49 +1,55 @@
 """Data for spiking networks and brain decoding: found, checked, split, and in batches on the device.
 
-The public names of the package; each module's docstring says more. Importing this loads NumPy and PyTorch
-only: what reads a format is imported when it is used.
+The public names of the package; each module's docstring says more. A module is imported when one of its names is first
+asked for, and what reads a format when it is used.
 """
 
-from neuroloaders.augment import Compose, HorizontalFlip, RandomCrop, ToFloat, Transform
-from neuroloaders.betas import ZSCORES, BetaSet
-from neuroloaders.block_splits import BlockSplit, hold_out, published_parts, split_blocks
-from neuroloaders.bold import BlockAveraging, BoldSet, block_averages, clean_runs
-from neuroloaders.bundled import EXAMPLE_DATA, example_data
-from neuroloaders.cache import cache_folder, cached_arrays, source_identity
-from neuroloaders.cochlea import COCHLEA_BACKENDS, CochleaConfig, cochlea_spikes, cochlea_spikes_batch
-from neuroloaders.convert import convert_study, open_sounds
-from neuroloaders.event_augment import ComposeEvents, DropEvents, EventTransform, TimeStretch, UnitShift
-from neuroloaders.events import BEYOND, BINNINGS, bin_events, count_bins
-from neuroloaders.events_table import EventTable, concatenate_events
-from neuroloaders.features import FeatureSet, time_first
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# A function and its module have the same name: the module would take its place if it were imported first.
 from neuroloaders.fetch import fetch
-from neuroloaders.fmri_splits import StimulusSplit, category_split, cluster_split
-from neuroloaders.image_folder import ImageFolderConfig, read_image_folder
-from neuroloaders.images import IMAGE_SETS, ImageSet, load_images
-from neuroloaders.recording_files import open_events, open_recordings, save_events, save_recording
-from neuroloaders.recordings import ContinuousRecording, RecordingSet, channel_faults
-from neuroloaders.registry import citation, dataset_info, datasets_available, read_registry
-from neuroloaders.resident import ResidentLoader
-from neuroloaders.robust_scaler import RobustScaler, robust_scale
-from neuroloaders.spike_loader import SpikeLoader
-from neuroloaders.spikes import SpikeSet
-from neuroloaders.splits import SPLITS, GroupSplit, hash_split, stratified_holdout
-from neuroloaders.studies import (
-    FSDD_PROTOCOLS,
-    PROTOCOLS,
-    MelConfig,
-    load_dvs_gesture,
-    load_fsdd,
-    load_heidelberg,
-    load_nmnist,
-    load_speech_commands,
-    mel_features,
-    split_by_protocol,
-)
-from neuroloaders.study import STUDIES, Study, StudyLayout, open_study
-from neuroloaders.wav_folder import STEREO, read_wav, spikes_from_wavs
-from neuroloaders.window_loader import WindowLoader, Windows
-from neuroloaders.window_targets import StimulusFeatures, StimulusSequences
+
+if TYPE_CHECKING:
+    from neuroloaders.augment import Compose, HorizontalFlip, RandomCrop, ToFloat, Transform
+    from neuroloaders.betas import ZSCORES, BetaSet
+    from neuroloaders.block_splits import BlockSplit, hold_out, published_parts, split_blocks
+    from neuroloaders.bold import BlockAveraging, BoldSet, block_averages, clean_runs
+    from neuroloaders.bundled import EXAMPLE_DATA, example_data
+    from neuroloaders.cache import cache_folder, cached_arrays, source_identity
+    from neuroloaders.cochlea import COCHLEA_BACKENDS, CochleaConfig, cochlea_spikes, cochlea_spikes_batch
+    from neuroloaders.convert import convert_study, open_sounds
+    from neuroloaders.event_augment import ComposeEvents, DropEvents, EventTransform, TimeStretch, UnitShift
+    from neuroloaders.events import BEYOND, BINNINGS, bin_events, count_bins
+    from neuroloaders.events_table import EventTable, concatenate_events
+    from neuroloaders.features import FeatureSet, time_first
+    from neuroloaders.fmri_splits import StimulusSplit, category_split, cluster_split
+    from neuroloaders.image_folder import ImageFolderConfig, read_image_folder
+    from neuroloaders.images import IMAGE_SETS, ImageSet, load_images
+    from neuroloaders.recording_files import open_events, open_recordings, save_events, save_recording
+    from neuroloaders.recordings import ContinuousRecording, RecordingSet, channel_faults
+    from neuroloaders.registry import citation, dataset_info, datasets_available, read_registry
+    from neuroloaders.resident import ResidentLoader
+    from neuroloaders.robust_scaler import RobustScaler, robust_scale
+    from neuroloaders.spike_loader import SpikeLoader
+    from neuroloaders.spikes import SpikeSet
+    from neuroloaders.splits import SPLITS, GroupSplit, hash_split, stratified_holdout
+    from neuroloaders.studies import (
+        FSDD_PROTOCOLS,
+        PROTOCOLS,
+        MelConfig,
+        load_dvs_gesture,
+        load_fsdd,
+        load_heidelberg,
+        load_nmnist,
+        load_speech_commands,
+        mel_features,
+        split_by_protocol,
+    )
+    from neuroloaders.study import STUDIES, Study, StudyLayout, open_study
+    from neuroloaders.wav_folder import STEREO, read_wav, spikes_from_wavs
+    from neuroloaders.window_loader import WindowLoader, Windows
+    from neuroloaders.window_targets import StimulusFeatures, StimulusSequences
 
 __all__ = [
     "BEYOND",
@@ -136,3 +142,108 @@ __all__ = [
     "stratified_holdout",
     "time_first",
 ]
+
+# Name -> module that it is imported from.
+_HOMES = {
+    "BEYOND": "events",
+    "BINNINGS": "events",
+    "BetaSet": "betas",
+    "BlockAveraging": "bold",
+    "BlockSplit": "block_splits",
+    "BoldSet": "bold",
+    "COCHLEA_BACKENDS": "cochlea",
+    "CochleaConfig": "cochlea",
+    "Compose": "augment",
+    "ComposeEvents": "event_augment",
+    "ContinuousRecording": "recordings",
+    "DropEvents": "event_augment",
+    "EXAMPLE_DATA": "bundled",
+    "EventTable": "events_table",
+    "EventTransform": "event_augment",
+    "FSDD_PROTOCOLS": "studies",
+    "FeatureSet": "features",
+    "GroupSplit": "splits",
+    "HorizontalFlip": "augment",
+    "IMAGE_SETS": "images",
+    "ImageFolderConfig": "image_folder",
+    "ImageSet": "images",
+    "MelConfig": "studies",
+    "PROTOCOLS": "studies",
+    "RandomCrop": "augment",
+    "RecordingSet": "recordings",
+    "ResidentLoader": "resident",
+    "RobustScaler": "robust_scaler",
+    "SPLITS": "splits",
+    "STEREO": "wav_folder",
+    "STUDIES": "study",
+    "SpikeLoader": "spike_loader",
+    "SpikeSet": "spikes",
+    "StimulusFeatures": "window_targets",
+    "StimulusSequences": "window_targets",
+    "StimulusSplit": "fmri_splits",
+    "Study": "study",
+    "StudyLayout": "study",
+    "TimeStretch": "event_augment",
+    "ToFloat": "augment",
+    "Transform": "augment",
+    "UnitShift": "event_augment",
+    "WindowLoader": "window_loader",
+    "Windows": "window_loader",
+    "ZSCORES": "betas",
+    "bin_events": "events",
+    "block_averages": "bold",
+    "cache_folder": "cache",
+    "cached_arrays": "cache",
+    "category_split": "fmri_splits",
+    "channel_faults": "recordings",
+    "citation": "registry",
+    "clean_runs": "bold",
+    "cluster_split": "fmri_splits",
+    "cochlea_spikes": "cochlea",
+    "cochlea_spikes_batch": "cochlea",
+    "concatenate_events": "events_table",
+    "convert_study": "convert",
+    "count_bins": "events",
+    "dataset_info": "registry",
+    "datasets_available": "registry",
+    "example_data": "bundled",
+    "hash_split": "splits",
+    "hold_out": "block_splits",
+    "load_dvs_gesture": "studies",
+    "load_fsdd": "studies",
+    "load_heidelberg": "studies",
+    "load_images": "images",
+    "load_nmnist": "studies",
+    "load_speech_commands": "studies",
+    "mel_features": "studies",
+    "open_events": "recording_files",
+    "open_recordings": "recording_files",
+    "open_sounds": "convert",
+    "open_study": "study",
+    "published_parts": "block_splits",
+    "read_image_folder": "image_folder",
+    "read_registry": "registry",
+    "read_wav": "wav_folder",
+    "robust_scale": "robust_scaler",
+    "save_events": "recording_files",
+    "save_recording": "recording_files",
+    "source_identity": "cache",
+    "spikes_from_wavs": "wav_folder",
+    "split_blocks": "block_splits",
+    "split_by_protocol": "studies",
+    "stratified_holdout": "splits",
+    "time_first": "features",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: all of them take half a second."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"neuroloaders.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

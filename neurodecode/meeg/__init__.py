@@ -1,4 +1,4 @@
-"""Decoding of M/EEG: the network of Defossez et al. and Benchetrit et al., a spiking variant, and the CLIP loss."""
+"""Decoding of M/EEG: networks of Defossez et al. and Benchetrit et al., a spiking variant, and speech, end to end."""
 
 from neurodecode.meeg.aggregation import AGGREGATIONS, AffineOverTime, AttentionOverTime, MeanOverTime
 from neurodecode.meeg.brain_module import BrainModule
@@ -6,6 +6,9 @@ from neurodecode.meeg.clip_loss import FORMS, ClipLoss, candidate_norms, clip_sc
 from neurodecode.meeg.config import ABLATIONS, BRAIN_MODULES, BrainModuleConfig
 from neurodecode.meeg.convolutions import ConvolutionStack, dilations
 from neurodecode.meeg.heads import PointwiseHead, ProjectionHead
+from neurodecode.meeg.lag_scan import LagScan, lag_scan
+from neurodecode.meeg.linear_speech import LinearSpeechDecoder
+from neurodecode.meeg.new_subject import Calibration, CalibrationCurve, calibrate_subject, calibration_curve
 from neurodecode.meeg.positions import (
     UNPLACED,
     fourier_embedding,
@@ -14,8 +17,16 @@ from neurodecode.meeg.positions import (
     sensor_positions,
     valid_positions,
 )
+from neurodecode.meeg.segments import FEATURE_SCALES, Segments
+from neurodecode.meeg.simulate_speech import SimulatedSpeech, simulate_speech
 from neurodecode.meeg.spatial import SpatialAttention, attention_weights, without_disc
 from neurodecode.meeg.spatial_path import SpatialPath
+from neurodecode.meeg.speech import SpeechDecoder
+from neurodecode.meeg.speech_config import MONITORS, TRAIN_ON, SpeechConfig
+from neurodecode.meeg.speech_controls import CONTROLS
+from neurodecode.meeg.speech_evaluation import SpeechEvaluation, evaluate_speech
+from neurodecode.meeg.speech_scores import WORD_MERGES, TrialScores, score_estimates, word_frequency
+from neurodecode.meeg.speech_windows import grid_windows, shifted, word_windows
 from neurodecode.meeg.spiking import SpikingBrainConfig, SpikingBrainModule
 from neurodecode.meeg.subjects import NEW_SUBJECT, SUBJECT_LAYERS, UNSEEN, SubjectEmbedding, SubjectLayer
 
@@ -23,34 +34,59 @@ __all__ = [
     "ABLATIONS",
     "AGGREGATIONS",
     "BRAIN_MODULES",
+    "CONTROLS",
+    "FEATURE_SCALES",
     "FORMS",
+    "MONITORS",
     "NEW_SUBJECT",
     "SUBJECT_LAYERS",
+    "TRAIN_ON",
     "UNPLACED",
     "UNSEEN",
+    "WORD_MERGES",
     "AffineOverTime",
     "AttentionOverTime",
     "BrainModule",
     "BrainModuleConfig",
+    "Calibration",
+    "CalibrationCurve",
     "ClipLoss",
     "ConvolutionStack",
+    "LagScan",
+    "LinearSpeechDecoder",
     "MeanOverTime",
     "PointwiseHead",
     "ProjectionHead",
+    "Segments",
+    "SimulatedSpeech",
     "SpatialAttention",
     "SpatialPath",
+    "SpeechConfig",
+    "SpeechDecoder",
+    "SpeechEvaluation",
     "SpikingBrainConfig",
     "SpikingBrainModule",
     "SubjectEmbedding",
     "SubjectLayer",
+    "TrialScores",
     "attention_weights",
+    "calibrate_subject",
+    "calibration_curve",
     "candidate_norms",
     "clip_scores",
     "dilations",
+    "evaluate_speech",
     "fourier_embedding",
+    "grid_windows",
+    "lag_scan",
     "pad_channels",
     "position_table",
+    "score_estimates",
     "sensor_positions",
+    "shifted",
+    "simulate_speech",
     "valid_positions",
     "without_disc",
+    "word_frequency",
+    "word_windows",
 ]

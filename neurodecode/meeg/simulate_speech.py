@@ -277,7 +277,7 @@ def simulate_speech(
                 data=data.astype(np.float32), sfreq=sfreq, ch_names=tuple(info["ch_names"]), subject=subject,
                 run=str(run), positions=positions, provenance="simulated",
             ))  # fmt: skip
-            events.append(_events_of(recordings[-1].name, name, story, begin))
+            events.append(_events_of(recordings[-1].name, name, story, begin, sfreq))
     return SimulatedSpeech(
         recordings=RecordingSet(recordings),
         events=concatenate_events(events),
@@ -328,14 +328,20 @@ def _slow_noise(shape: tuple[int, int], rho: float, rng: np.random.Generator) ->
     return lfilter([1.0], [1.0, -rho], innovations, axis=1)
 
 
-def _events_of(recording: str, name: str, story: Story, begin: float) -> EventTable:
+def _events_of(recording: str, name: str, story: Story, begin: float, sfreq: float) -> EventTable:
+    """Return the events of a recording, at times of its samples, so that no rounding is left to the reader."""
     length = len(story.wave) / story.sfreq
     rows = [("sound", 0.0, length, name, "")]
     rows += [("sentence", start, stop - start, text, "") for start, stop, text in story.sentences]
     rows += [("word", start, stop - start, word, word) for start, stop, word in story.words]
     kind, start, duration, stimulus, word = (np.array(column) for column in zip(*rows, strict=True))
     return EventTable(
-        start=start + begin, recording=recording, kind=kind, duration=duration, stimulus=stimulus, extra={"word": word}
+        start=np.rint((start + begin) * sfreq) / sfreq,
+        recording=recording,
+        kind=kind,
+        duration=duration,
+        stimulus=stimulus,
+        extra={"word": word},
     )
 
 

@@ -2,24 +2,30 @@
 
 Spikes come as `SpikeSet`, spectrograms as `FeatureSet`; both lie over memory maps from the second start on. Studies of
 the brain are opened by `neuroloaders.open_study`, which recognises them by their files.
+
+A module is imported when one of its names is first asked for.
 """
 
-from neuroloaders.studies.bids_recordings import BIDSStudy
-from neuroloaders.studies.brennan import BrennanStudy
-from neuroloaders.studies.broderick import BroderickStudy
-from neuroloaders.studies.dvs_gesture import load_dvs_gesture
-from neuroloaders.studies.fsdd import FSDD_PROTOCOLS, load_fsdd
-from neuroloaders.studies.haxby import HAXBY_AVERAGING, HaxbySlice, HaxbyStudy
-from neuroloaders.studies.heidelberg import load_heidelberg
-from neuroloaders.studies.meg_masc import MEGMASCStudy
-from neuroloaders.studies.mel import MelConfig, mel_features
-from neuroloaders.studies.mous import MOUSStudy
-from neuroloaders.studies.nmnist import load_nmnist
-from neuroloaders.studies.nsd import NSDStudy
-from neuroloaders.studies.nsd_paper_regions import REGION_COMPAT, paper_regions
-from neuroloaders.studies.protocols import PROTOCOLS, split_by_protocol
-from neuroloaders.studies.speech_commands import load_speech_commands
-from neuroloaders.studies.things_fmri import ThingsFMRIStudy
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuroloaders.studies.bids_recordings import BIDSStudy
+    from neuroloaders.studies.brennan import BrennanStudy
+    from neuroloaders.studies.broderick import BroderickStudy
+    from neuroloaders.studies.dvs_gesture import load_dvs_gesture
+    from neuroloaders.studies.fsdd import FSDD_PROTOCOLS, load_fsdd
+    from neuroloaders.studies.haxby import HAXBY_AVERAGING, HaxbySlice, HaxbyStudy
+    from neuroloaders.studies.heidelberg import load_heidelberg
+    from neuroloaders.studies.meg_masc import MEGMASCStudy
+    from neuroloaders.studies.mel import MelConfig, mel_features
+    from neuroloaders.studies.mous import MOUSStudy
+    from neuroloaders.studies.nmnist import load_nmnist
+    from neuroloaders.studies.nsd import NSDStudy
+    from neuroloaders.studies.nsd_paper_regions import REGION_COMPAT, paper_regions
+    from neuroloaders.studies.protocols import PROTOCOLS, split_by_protocol
+    from neuroloaders.studies.speech_commands import load_speech_commands
+    from neuroloaders.studies.things_fmri import ThingsFMRIStudy
 
 __all__ = [
     "FSDD_PROTOCOLS",
@@ -45,3 +51,42 @@ __all__ = [
     "paper_regions",
     "split_by_protocol",
 ]
+
+# Name -> module that it is imported from.
+_HOMES = {
+    "BIDSStudy": "bids_recordings",
+    "BrennanStudy": "brennan",
+    "BroderickStudy": "broderick",
+    "FSDD_PROTOCOLS": "fsdd",
+    "HAXBY_AVERAGING": "haxby",
+    "HaxbySlice": "haxby",
+    "HaxbyStudy": "haxby",
+    "MEGMASCStudy": "meg_masc",
+    "MOUSStudy": "mous",
+    "MelConfig": "mel",
+    "NSDStudy": "nsd",
+    "PROTOCOLS": "protocols",
+    "REGION_COMPAT": "nsd_paper_regions",
+    "ThingsFMRIStudy": "things_fmri",
+    "load_dvs_gesture": "dvs_gesture",
+    "load_fsdd": "fsdd",
+    "load_heidelberg": "heidelberg",
+    "load_nmnist": "nmnist",
+    "load_speech_commands": "speech_commands",
+    "mel_features": "mel",
+    "paper_regions": "nsd_paper_regions",
+    "split_by_protocol": "protocols",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"neuroloaders.studies.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
