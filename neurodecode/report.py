@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,31 @@ from neurodecode.fmri.image_metrics import METRICS
 from neurodecode.fmri.published import PAPER_TABLE
 from neuroloaders.checks import check_option, invalid, soft_import
 
-__all__ = ["REPORTS", "report", "save_report"]
+__all__ = ["REPORTS", "SpeechReport", "report", "save_report"]
 
 _SHOWN = 16
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SpeechReport:
+    """What a report on decoded speech shows.
+
+    Parameters
+    ----------
+    evaluations : mapping of str to SpeechEvaluation
+        Name of a decoder -> what `neurodecode.meeg.evaluate_speech` found; the first is the one that counts.
+    scan : LagScan, optional
+        When the brain follows the sound.
+    ceiling : float, optional
+        Of simulated data: what the best of all decoders reaches, at the k of the evaluations' permutation test.
+    planted_lag_s : float, optional
+        Of simulated data.
+    """
+
+    evaluations: Mapping[str, Any]
+    scan: Any = None
+    ceiling: float | None = None
+    planted_lag_s: float | None = None
 
 
 def report(
@@ -32,8 +55,8 @@ def report(
 
     Parameters
     ----------
-    result : DecoderEvaluation
-        From `neurodecode.fmri.evaluate_decoder`.
+    result : DecoderEvaluation or SpeechReport
+        From `neurodecode.fmri.evaluate_decoder`; or evaluations of speech.
     title : str
         Heading.
     regions : (mapping of str to image, mapping of str to float or None), optional
@@ -144,8 +167,30 @@ def _images(out: Any, result: DecoderEvaluation, regions: Any, paper: str) -> No
             )
 
 
+def _speech(out: Any, result: SpeechReport, regions: Any, paper: str) -> None:
+    from neurodecode import plots
+
+    first = next(iter(result.evaluations.values()))
+    k = first.permutation_k
+    text = f"{len(first.scores.row)} trials, {first.scores.segment.n_candidates} candidates."
+    if first.permutation is not None:
+        text += f" p = {first.permutation.p:.2g}: sentences change places."
+    drawn = plots.decoder_and_controls(result.evaluations, k=k, ceiling=result.ceiling)
+    _figure(out, drawn, "Which segment was heard", text)
+    if result.scan is not None:
+        caption = "Ridge regression from single samples of all sensors, on blocks that were left out; grey: subjects."
+        _figure(out, plots.lag_curve(result.scan, planted_s=result.planted_lag_s), "When the brain follows", caption)
+    columns = ("segment top-1", "segment top-10", "word top-1", "word top-10", "segment rank")
+    for name, found in result.evaluations.items():
+        rows = [(r["of"], r["subject"], r["n"], *(f"{r[c]:.3f}" for c in columns)) for r in found.table()]
+        out.add_html(_table(("of", "subject", "trials", *columns), rows), title=f"{name}, by subject")
+        bounds = [(key, f"{i.estimate:.3f}", f"{i.low:.3f} to {i.high:.3f}") for key, i in found.intervals.items()]
+        if bounds:
+            out.add_html(_table(("score", "mean", "95 % interval"), bounds), title=f"{name}, intervals")
+
+
 # What was evaluated -> what writes its report.
-REPORTS: dict[type, Callable[..., None]] = {DecoderEvaluation: _images}
+REPORTS: dict[type, Callable[..., None]] = {DecoderEvaluation: _images, SpeechReport: _speech}
 
 
 def _scores(result: DecoderEvaluation, paper: str) -> Any:

@@ -17,6 +17,7 @@ NOTEBOOKS = {
 ELSEWHERE = {
     "neurodecode_brain_diffuser.py",
     "neurodecode_haxby.py",
+    "neurodecode_speech.py",
     "reservoir_dopamine_stdp.py",
     "reservoir_fit_cell.py",
     "reservoir_force_sine.py",

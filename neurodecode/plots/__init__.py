@@ -7,7 +7,17 @@ matplotlib is loaded by the first call.
 from neurodecode.plots.confusion import confusion_matrix
 from neurodecode.plots.images import image_rows
 from neurodecode.plots.scores import score_intervals
+from neurodecode.plots.speech import decoder_and_controls, lag_curve
 from neurodecode.plots.stages import region_bars, stage_histograms
 from snn.plots.saving import save_figure
 
-__all__ = ["confusion_matrix", "image_rows", "region_bars", "save_figure", "score_intervals", "stage_histograms"]
+__all__ = [
+    "confusion_matrix",
+    "decoder_and_controls",
+    "image_rows",
+    "lag_curve",
+    "region_bars",
+    "save_figure",
+    "score_intervals",
+    "stage_histograms",
+]

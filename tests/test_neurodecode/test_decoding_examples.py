@@ -60,3 +60,20 @@ def test_simulated_subject_is_decoded_nearly_as_well_as_can_be(tmp_path) -> None
     assert results["planted"]["share"] > 0.95
     assert results["metrics"]["scores"]["pixcorr"] > results["nearest"]["scores"]["pixcorr"]
     assert max(results["metrics"]["p"].values()) < 0.01
+
+
+def test_speech_goes_from_simulated_listeners_to_a_report(tmp_path) -> None:
+    out = tmp_path / "run"
+    small = ["--sentences", "24", "--subjects", "2", "--epochs", "1", "--out", out]
+    done = call("neurodecode_speech.py", *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((out / "results.json").read_text())
+    assert results["peak_s"] == pytest.approx(0.15, abs=0.1)  # few sentences
+    assert results["ceiling"] > 0.9
+    assert set(results["evaluations"]) == {"network", "ridge regression"}
+    page = (out / "report.html").read_text()
+    for part in ("Which segment was heard", "When the brain follows", "shifted brain"):
+        assert part in page
+    assert (out / "figures" / "controls.png").stat().st_size > 5000
+    again = call("neurodecode_speech.py", *small)
+    assert again.stdout.startswith("Found the finished")
