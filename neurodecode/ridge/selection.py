@@ -112,13 +112,12 @@ def _loo(spectrum: Spectrum, y: Any, q: Any, alphas: np.ndarray, folds: Sequence
 
 
 def _group_kfold(spectrum: Spectrum, y: Any, q: Any, alphas: np.ndarray, folds: Sequence[np.ndarray]) -> np.ndarray:
-    lib, dtype = spectrum.lib, str(q.dtype).removeprefix("torch.")
-    out = []
+    lib, out = spectrum.lib, []
     for alpha in alphas:
         residuals = spectrum.residuals(y, q, alpha)
         total = 0.0
         for fold in folds:
-            errors = lib.array(spectrum.fold_inverse(float(alpha), fold), dtype) @ residuals[fold]
+            errors = spectrum.fold_errors(float(alpha), fold, residuals[fold])
             errors *= errors
             total = total + lib.numpy(errors.sum(0)).astype(np.float64)
         out.append(total)

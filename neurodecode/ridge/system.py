@@ -228,8 +228,22 @@ class Spectrum:
             return (alphas / (self.values + alphas)) @ squares.T - u2
         return 1.0 - (self.values / (self.values + alphas)) @ squares.T - u2
 
-    def fold_inverse(self, alpha: float, fold: np.ndarray) -> Any:
-        """Return (I - H_gg)⁻¹ for the rows of a fold, in float64; kept, as each chunk of targets asks for it again."""
+    def fold_errors(self, alpha: float, fold: np.ndarray, residuals: Any) -> Any:
+        r"""Return (I - H_gg)⁻¹ R_g, the errors of the rows of a fold when it is left out, in the precision of R_g.
+
+        With more rows in the fold than eigenvectors, H_gg = ZZᵀ has a low rank, and the inverse is that of a smaller
+        matrix: :math:`(I - ZZ^T)^{-1} = I + Z (I - Z^T Z)^{-1} Z^T`.
+        """
+        lib, dtype = self.lib, str(residuals.dtype).removeprefix("torch.")
+        thin = not self.complete and len(self.values) + 1 < len(fold)
+        inverse, z = self._fold_inverse(alpha, fold, thin)
+        if not thin:
+            return lib.array(inverse, dtype) @ residuals
+        z = lib.array(z, dtype)
+        return residuals + z @ (lib.array(inverse, dtype) @ (z.T @ residuals))
+
+    def _fold_inverse(self, alpha: float, fold: np.ndarray, thin: bool) -> tuple[Any, Any]:
+        """Return (I - H_gg)⁻¹, or (I - ZᵀZ)⁻¹ with Z, in float64; kept, as each chunk of targets asks for it again."""
         key = (alpha, fold.tobytes())
         if key in self._fold_inverses:
             return self._fold_inverses[key]
@@ -237,14 +251,20 @@ class Spectrum:
         direction = lib.array(self.features.intercept_direction()[fold, None], "float64")
         kept = alpha if self.complete else self.values
         u = self.u64[fold] * lib.array(np.sqrt(kept / (self.values + alpha)), "float64")
-        block = (u @ u.T) * (1.0 if self.complete else -1.0) - direction @ direction.T
-        if not self.complete:
-            block[range(len(fold)), range(len(fold))] += 1.0
-        inverse = lib.inverse(lib.cholesky(block))
-        self._fold_bytes += 8 * len(fold) ** 2
+        z = None
+        if self.complete:
+            block = u @ u.T - direction @ direction.T
+        else:
+            z = lib.zeros((len(fold), len(self.values) + 1), "float64")
+            z[:, :-1], z[:, -1:] = u, direction
+            block = -(z.T @ z) if thin else -(z @ z.T)
+            diagonal = range(len(block))
+            block[diagonal, diagonal] += 1.0
+        found = (lib.inverse(lib.cholesky(block)), z if thin else None)
+        self._fold_bytes += 8 * (len(block) ** 2 + (z.shape[0] * z.shape[1] if thin else 0))
         if self._fold_bytes <= _KEPT_BYTES:
-            self._fold_inverses[key] = inverse
-        return inverse
+            self._fold_inverses[key] = found
+        return found
 
     def degrees_left(self, alpha: float, n_rows: int) -> float:
         """Return n - tr H, n being the rows that have a weight."""

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, LeaveOneGroupOut
 from neurodecode.ridge import MultiTargetRidge
 from neurodecode.ridge.selection import SELECTIONS
 
-SHAPES = {"p<n": (40, 15), "p>n": (25, 60)}
+SHAPES = {"p<n": (40, 15), "p>n": (25, 60), "p<<n": (60, 4)}
 ALPHAS = np.geomspace(0.05, 500, 9)
 
 
