@@ -35,7 +35,7 @@ FOLDER = Path(__file__).resolve().parent
 COLUMNS = ("case", "ours", "peer", "the peer's", "peer / ours", "agree")
 TEXT_COLUMNS = ("case", "peer", "agree")
 UNITS = ("s", "mb")
-PEERS = ("spikingjelly", "snntorch", "DCLS", "brian2", "scikit-learn", "himalaya")
+PEERS = ("spikingjelly", "snntorch", "DCLS", "brian2", "scikit-learn", "himalaya", "mne")
 PACKAGES = ("torch", "numpy", "numba", "triton", *PEERS)
 
 
