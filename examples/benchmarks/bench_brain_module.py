@@ -197,7 +197,7 @@ def against_braindecode(n_batch: int, n_channels: int, n_times: int, repeats: in
     """A training step of the part that both have: 1x1 layer, convolutions, mean over time, linear layer."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # what it says of its own optional parts
             import braindecode
             from braindecode.models import BrainModule as Peer
     except ImportError as error:

@@ -13,7 +13,7 @@ from neuroloaders.runs import atomic_write
 
 FOLDER = Path(__file__).parent
 # Of tqdm, where Jupyter has no widgets; notebooks show no bars.
-os.environ.setdefault("PYTHONWARNINGS", "ignore")
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
 
 for script in sorted(FOLDER.glob("[!_]*.py")):
     print(f"== {script.name}", flush=True)

@@ -251,17 +251,19 @@ class ClipText(FeatureExtractor):
     """
 
     name, takes = "clip_text", "captions"
+    # The class of transformers that is loaded, and that of the settings.
+    loads, configured_by = "CLIPTextModelWithProjection", ClipTextConfig
 
     def __init__(
         self,
         model: nn.Module,
         tokenizer: Any,
-        config: ClipTextConfig | None = None,
+        config: Any = None,
         *,
         device: Any = None,
         batch_size: int = 32,
     ) -> None:
-        super().__init__(check_config(config, ClipTextConfig), model, device=device, batch_size=batch_size)
+        super().__init__(check_config(config, self.configured_by), model, device=device, batch_size=batch_size)
         self.tokenizer = tokenizer
         end, sizes = tokenizer.eos_token_id, model.config
         # 2 is what older configurations say; the model then takes the largest number for the end of text.
@@ -307,9 +309,8 @@ class ClipText(FeatureExtractor):
             If the model is not there, not complete, or damaged.
         """
         transformers = soft_import("transformers", purpose="CLIP")
-        model = load_pretrained(
-            transformers.CLIPTextModelWithProjection.from_pretrained, path, subfolder=subfolder, dtype=dtype
-        )
+        load_model = getattr(transformers, cls.loads).from_pretrained
+        model = load_pretrained(load_model, path, subfolder=subfolder, dtype=dtype)
         tokenizer = load_pretrained(
             transformers.CLIPTokenizer.from_pretrained, path, subfolder=tokenizer_subfolder or subfolder, weights=False
         )

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from neurodecode.features.base import FeatureExtractor, check_config
 from neurodecode.features.clip import ClipText
-from neurodecode.features.weights import load_pretrained
-from neuroloaders.checks import soft_import
 
 __all__ = ["ClipTextHidden", "ClipTextHiddenConfig"]
 
@@ -49,20 +45,7 @@ class ClipTextHidden(ClipText):
     """
 
     name = "clip_text_hidden"
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: Any,
-        config: ClipTextHiddenConfig | None = None,
-        *,
-        device: Any = None,
-        batch_size: int = 32,
-    ) -> None:
-        FeatureExtractor.__init__(
-            self, check_config(config, ClipTextHiddenConfig), model, device=device, batch_size=batch_size
-        )
-        self.tokenizer = tokenizer
+    loads, configured_by = "CLIPTextModel", ClipTextHiddenConfig
 
     @classmethod
     def load(
@@ -72,7 +55,7 @@ class ClipTextHidden(ClipText):
         *,
         subfolder: str | None = "text_encoder",
         tokenizer_subfolder: str | None = "tokenizer",
-        device: Any = None,
+        device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         batch_size: int = 32,
     ) -> ClipTextHidden:
@@ -93,11 +76,8 @@ class ClipTextHidden(ClipText):
         batch_size : int
             Stimuli at a time.
         """
-        transformers = soft_import("transformers", purpose="CLIP")
-        model = load_pretrained(transformers.CLIPTextModel.from_pretrained, path, subfolder=subfolder, dtype=dtype)
-        load_tokenizer = transformers.CLIPTokenizer.from_pretrained
-        tokenizer = load_pretrained(load_tokenizer, path, subfolder=tokenizer_subfolder, weights=False)
-        return cls(model, tokenizer, config, device=device, batch_size=batch_size)
+        places = {"subfolder": subfolder, "tokenizer_subfolder": tokenizer_subfolder}
+        return super().load(path, config, **places, device=device, dtype=dtype, batch_size=batch_size)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -224,6 +224,7 @@ class FeatureStore:
             raise explain_os_error("write", self.folder, error) from error
 
     def _go_on(self, block: Block) -> tuple[Block, IO[bytes], IO[bytes]] | None:
+        # Files stay open beyond this call: the lock lasts as long as they do, hence no `with`.
         journal = open(block.journal, "r+b")  # noqa: SIM115
         data = None
         try:

@@ -77,6 +77,7 @@ class LinearSpeechDecoder(SpeechDecoder):
         self.lags_s, self.step_s = (low, high), check_number("step_s", step_s, above=0)
         self.max_rows, self.seed = max_rows, seed
 
+    # No run_dir and no device: nothing is trained step by step. A checker holds that against a subclass.
     def fit(  # type: ignore[override]
         self,
         recordings: RecordingSet,

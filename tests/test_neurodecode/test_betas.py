@@ -86,7 +86,11 @@ def test_voxels_are_in_c_order_of_the_mask(clean: tuple) -> None:
 # --- against nilearn, by hand -------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*Generation of a mask has been requested:RuntimeWarning")
+# nilearn says so whenever it is given a mask, as it is in both of its models here.
+MASK_GIVEN = pytest.mark.filterwarnings("ignore:.*Generation of a mask has been requested:RuntimeWarning")
+
+
+@MASK_GIVEN
 def test_lsa_equals_first_level_model(noisy: tuple) -> None:
     _, runs = noisy
     table = read_table(runs[0].events)
@@ -133,11 +137,11 @@ def test_lss_of_one_trial_is_lsa(noisy: tuple) -> None:
     same(*(trial_betas(bold, table, t_r=T_R, method=method)[0] for method in ("lss", "lsa")))
 
 
-@pytest.mark.filterwarnings("ignore:.*Generation of a mask has been requested:RuntimeWarning")
+@MASK_GIVEN
 def test_lsa_of_real_bold_equals_first_level_model(shared_data: Path) -> None:
     run = shared_data / "haxby" / "haxby2001" / "sub001" / "BOLD" / "task001_run001"
     if not run.is_dir():
-        pytest.skip("no Haxby data")
+        pytest.skip(f"no folder haxby of Haxby et al. 2001 in {shared_data}")
     mask = shared_data / "haxby" / "mask.nii.gz"
     table = read_table(run / "bold_events.tsv")
     # Whole numbers are masked to float32 by nilearn, which then fits in it.

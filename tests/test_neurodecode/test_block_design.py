@@ -42,7 +42,7 @@ def simulated(*, lag: int, strength: float, p: int = 20, seed: int = 1) -> tuple
 def haxby(shared_data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     folder = shared_data / "haxby"
     if not folder.is_dir():
-        pytest.skip("no Haxby data")
+        pytest.skip(f"no folder haxby of Haxby et al. 2001 in {shared_data}")
     mask = np.asanyarray(nib.load(folder / "mask.nii.gz").dataobj) > 0
     bold = np.asanyarray(nib.load(folder / "bold.nii.gz").dataobj)[mask].T
     labels, runs = np.loadtxt(folder / "attributes.txt", dtype=int).T

@@ -138,7 +138,9 @@ def test_network_for_speech_is_the_one_described_in_the_paper(batch):
 
 @pytest.mark.reference
 def test_convolutions_are_those_of_braindecode():
-    pytest.importorskip("braindecode", reason="braindecode is not installed", exc_type=ImportError)
+    pytest.importorskip(
+        "braindecode", reason="braindecode is no dependency: pip install braindecode", exc_type=ImportError
+    )
     from braindecode.models import BrainModule as Peer
 
     config = dataclasses.replace(TINY, n_heads=None, subject="none", initial_linear=12, depth=7, final_width=None)

@@ -88,7 +88,7 @@ def test_sensor_positions_of_real_systems_place_every_sensor_once(file, n_channe
     read = {"test-ave.fif.gz": lambda p, **_: mne.read_evokeds(p, verbose="error")[0]}.get(file)
     read = read or (mne.io.read_raw_kit if path.suffix == ".sqd" else mne.io.read_raw_fif)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # MNE's remarks on the age of its own test files
         recording = read(path, verbose="error")
     positions = sensor_positions(recording)
     assert positions.shape == (n_channels, 2)

@@ -12,6 +12,8 @@ from neurodecode.meeg.speech import SpeechDecoder
 from neuroloaders.events_table import EventTable
 
 OPTIONS = {"lr": 1e-2, "epochs": 30, "patience": 5}
+# For what is so after any number of epochs.
+FEW = {**OPTIONS, "epochs": 3}
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +59,19 @@ def test_calibration_finds_more_than_the_average_of_the_others(trained):
     assert rows[2]["top-10"] == curve.top_10[2, 0]
 
 
-@pytest.mark.slow
 def test_recordings_after_the_minutes_are_scaled_by_themselves():
     made, split = speech.study(n_subjects=2, n_stories=2, n_sentences=30, snr=0.03)
     decoder = SpeechDecoder(dataclasses.replace(speech.CONFIG, epochs=1))
     decoder.fit(made.recordings.of_subjects(["S01"]), made.events, made.features, split, device="cpu")
     new = (made.recordings.of_subjects(["S02"]), made.events, made.features, split)
-    found = calibrate_subject(decoder, *new, minutes=0.5, **OPTIONS)
+    found = calibrate_subject(decoder, *new, minutes=0.5, **FEW)
     assert {"S02_0", "S02_1"} <= set(found.decoder.scaler_.center)
-    whole = calibrate_subject(decoder, *new, **OPTIONS)
+    whole = calibrate_subject(decoder, *new, **FEW)
     scales = [each.decoder.scaler_.scale for each in (found, whole)]
     assert not np.array_equal(scales[0]["S02_0"], scales[1]["S02_0"])
-    assert len(calibration_curve(decoder, *new, [0.5], **OPTIONS).table()) == 2
+    assert len(calibration_curve(decoder, *new, [0.5], **FEW).table()) == 2
 
 
-@pytest.mark.slow
 def test_the_average_of_the_others_is_kept_where_nothing_is_better(trained):
     # So fast that every epoch is worse than the start.
     found = calibrate_subject(trained[2], *rest(trained), lr=100.0, epochs=2)
@@ -79,19 +79,17 @@ def test_the_average_of_the_others_is_kept_where_nothing_is_better(trained):
     assert found.loss == found.start_loss
     new = found.decoder.module_.subject_parameter(3)
     assert torch.equal(new, trained[2].module_.spatial.subject.weight.mean(0))
-    assert calibrate_subject(trained[2], *rest(trained), **OPTIONS).loss < found.start_loss
+    assert calibrate_subject(trained[2], *rest(trained), **FEW).loss < found.start_loss
 
 
-@pytest.mark.slow
 def test_calibration_can_be_repeated(trained, global_rng_untouched):
-    first, second = (calibrate_subject(trained[2], *rest(trained), minutes=1.0, **OPTIONS) for _ in range(2))
+    first, second = (calibrate_subject(trained[2], *rest(trained), minutes=1.0, **FEW) for _ in range(2))
     layers = [each.decoder.module_.subject_parameter(3) for each in (first, second)]
     assert torch.equal(*layers)
 
 
-@pytest.mark.slow
 def test_a_calibrated_decoder_is_saved_with_its_new_subject(trained, tmp_path):
-    found = calibrate_subject(trained[2], *rest(trained), minutes=1.0, **OPTIONS).decoder
+    found = calibrate_subject(trained[2], *rest(trained), minutes=1.0, **FEW).decoder
     found.save(tmp_path)
     loaded = SpeechDecoder.load(tmp_path)
     recordings, events, _, split = rest(trained)

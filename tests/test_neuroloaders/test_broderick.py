@@ -82,7 +82,8 @@ def test_sentences_that_are_given_are_taken(words):
 
 def test_sentences_begin_after_punctuation_quotes_and_abbreviations():
     text = 'Mr. Brown slept. "Up!" cried the boy... Then (at 3.5) he rose? ‘Yes.’ No end'
-    parts = [text[start:stop] for start, stop in zip(sentence_starts(text), [*sentence_starts(text)[1:], None])]  # noqa: B905
+    starts = sentence_starts(text)
+    parts = [text[start:stop] for start, stop in zip(starts, [*starts[1:], None], strict=True)]
     assert [part.strip() for part in parts] == [
         "Mr. Brown slept.", '"Up!" cried the boy...', "Then (at 3.5) he rose?", "‘Yes.’", "No end",
     ]  # fmt: skip

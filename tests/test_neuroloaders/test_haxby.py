@@ -124,7 +124,7 @@ def test_what_is_wrong_with_a_layout_is_said(openfmri, tmp_path):
 def test_real_layouts_hold_the_same_recording(shared_data):
     root = shared_data / "haxby"
     if not (root / "haxby2001").is_dir():
-        pytest.skip("no Haxby data")
+        pytest.skip(f"no folder haxby of Haxby et al. 2001 in {shared_data}")
     one = HaxbySlice(root).bold()
     assert one.bold.shape == (1452, 530)
     assert one.t_r == 2.5
@@ -140,7 +140,7 @@ def test_real_layouts_hold_the_same_recording(shared_data):
 def test_real_blocks_are_8_categories_in_each_of_12_runs(shared_data):
     root = shared_data / "haxby"
     if not (root / "haxby2001").is_dir():
-        pytest.skip("no Haxby data")
+        pytest.skip(f"no folder haxby of Haxby et al. 2001 in {shared_data}")
     for betas in (HaxbySlice(root).betas("sub001"), HaxbyStudy(root / "haxby2001").betas("sub001")):
         assert len(betas) == 96
         pairs = set(zip(betas.runs.tolist(), betas.stimuli.tolist(), strict=True))
@@ -153,7 +153,7 @@ def test_real_categories_are_told_apart_in_runs_left_out_as_well_as_is_known(sha
     from sklearn.svm import LinearSVC
 
     if not (shared_data / "haxby").is_dir():
-        pytest.skip("no Haxby data")
+        pytest.skip(f"no folder haxby of Haxby et al. 2001 in {shared_data}")
     betas = HaxbySlice(shared_data / "haxby").betas("sub001")
     model = LinearSVC(random_state=0)
     scores = cross_val_score(model, betas.betas, betas.stimuli, groups=betas.runs, cv=LeaveOneGroupOut())
@@ -164,7 +164,7 @@ def test_real_categories_are_told_apart_in_runs_left_out_as_well_as_is_known(sha
 def test_real_labels_are_shifted_already(shared_data):
     # The origin of the default: a lag more makes visual voxels follow the labels less.
     if not (shared_data / "haxby").is_dir():
-        pytest.skip("no Haxby data")
+        pytest.skip(f"no folder haxby of Haxby et al. 2001 in {shared_data}")
     assert HAXBY_AVERAGING.lag == 0
     bold = HaxbySlice(shared_data / "haxby").bold()
     cleaned = clean_runs(bold.bold, bold.runs).reshape(12, 121, -1)
