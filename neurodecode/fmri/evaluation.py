@@ -43,7 +43,7 @@ class Reference:
 REFERENCE_R2: dict[str, Reference] = {
     "text": Reference(
         r2=0.14,
-        what="the last of the 77 tokens, NSD, subject 1",
+        what="the last of the 77 tokens, NSD, by the released scripts",
         source="two users of the reference code, github.com/ozcelikfu/brain-diffuser/issues/16",
     ),
 }
