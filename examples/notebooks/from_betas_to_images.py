@@ -80,8 +80,8 @@ print("the same to the last bit:", np.array_equal(together, alone))
 # %% [markdown]
 # ## Stages and regions
 #
-# R² of each kind of latent before standardisation (what is below -1 is drawn at -1), and which voxels the weights are in:
-# "early" was driven by low-level features, "higher" by high-level ones.
+# R² of each kind of latent before standardisation (what is below -1 is drawn at -1), and which voxels the weights are
+# in: "early" was driven by low-level features, "higher" by high-level ones.
 
 # %%
 raw = decoder.ridge_.ridge_.predict(decoder.scaler_.transform(test.betas))
