@@ -25,7 +25,7 @@ def test_haxby_identifies_simulated_blocks_and_finds_its_run_again(tmp_path) -> 
     assert "Traceback" not in missing.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the choices of the support vector machine take five minutes
 def test_real_categories_are_identified_at_least_as_often_as_by_support_vectors(tmp_path, shared_data) -> None:
     done = call("neurodecode_haxby.py", "--svm", "--data", shared_data / "haxby", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
@@ -52,7 +52,7 @@ def test_brain_diffuser_goes_from_photographs_to_a_report(tmp_path) -> None:
     assert again.stdout.startswith("Found the finished")
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # trains three networks for two minutes
 def test_simulated_subject_is_decoded_nearly_as_well_as_can_be(tmp_path) -> None:
     done = call("neurodecode_brain_diffuser.py", "--out", tmp_path / "run", limit=900)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -304,7 +304,7 @@ def test_vgg_layers_are_those_of_the_network(layer: str, images: Tensor) -> None
     assert extractor.shape == want[layer].shape[1:]
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 600 MB on the disk, three times that in memory
 def test_vgg19_of_torchvision_is_loaded_from_its_file(tmp_path: Path, images: Tensor) -> None:
     from torchvision.models import vgg19
 
