@@ -4,7 +4,7 @@ Haxby et al. 2001 (doi:10.1126/science.1063736) showed that categories are read 
 temporal cortex. Here each run is left out in turn; ridge regression predicts an embedding of the category, and the
 nearest embedding is the answer. Alpha and the delay of the response are chosen within the training runs.
 
-    python examples/neurodecode_haxby.py                  # the real slice, one to two minutes on one core
+    python examples/neurodecode_haxby.py                  # the real slice, ten seconds
     python examples/neurodecode_haxby.py --svm            # beside it a linear support vector machine
     python examples/neurodecode_haxby.py --data PATH      # PyMVPA's slice, or a folder in the layout of OpenfMRI
     python examples/neurodecode_haxby.py --fake           # simulated blocks of known strength
@@ -47,7 +47,7 @@ class Config:
     roi
         Region, where the study has masks, such as 'vt'.
     svm
-        Also by a linear support vector machine: another minute.
+        Also by a linear support vector machine: ten seconds more.
     out
         Folder for everything; by default runs/haxby-SUBJECT.
     fresh
