@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum |
 # pip writes into a log, whose last lines are shown if it fails.
 export PIP_PROGRESS_BAR := off
 CACHES := .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
-SOURCES := datasets snn reservoir neurodecode examples tests
+SOURCES := datasets snn reservoir neurodecode spikedecode examples tests
 
 .PHONY: help install demo test bench notebooks lint clean
 
