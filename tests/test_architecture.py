@@ -35,8 +35,8 @@ PACKAGES = {
 }
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAX_LINES = 450
-# What `import snn` may cost beyond `import torch`, in seconds of processor time.
-MAX_IMPORT_S = 0.3
+# What `import snn` may cost beyond `import torch`: a share of the processor time that torch takes, on any machine.
+MAX_IMPORT_SHARE = 0.25
 HEAVY = {"brian2", "diffusers", "matplotlib", "mne", "nilearn", "pandas", "sklearn"}
 HEAVY |= {"snntorch", "spikingjelly", "transformers"}
 
@@ -162,14 +162,15 @@ def test_setup_cfg_holds_import_contracts_only() -> None:
 
 def test_import_snn_is_light() -> None:
     code = (
-        "import json, sys, time, torch; started = time.process_time(); import snn; "
-        "seconds = time.process_time() - started; print(json.dumps([seconds, sorted(sys.modules)]))"
+        "import json, sys, time; started = time.process_time(); import torch; between = time.process_time(); "
+        "import snn; share = (time.process_time() - between) / (between - started); "
+        "print(json.dumps([share, sorted(sys.modules)]))"
     )
     answers = [json.loads(run_python(code, cwd=ROOT)) for _ in range(3)]
     loaded = {module.split(".")[0] for module in answers[0][1]}
     assert loaded & HEAVY == set()
     # Processor time, so that other work on the machine does not count.
-    assert statistics.median(seconds for seconds, _ in answers) <= MAX_IMPORT_S
+    assert statistics.median(share for share, _ in answers) <= MAX_IMPORT_SHARE
 
 
 # --- files --------------------------------------------------------------------------------------------------------
