@@ -5,12 +5,12 @@ doi:10.1038/s42256-023-00714-5).
     python examples/neurodecode_speech.py --study PATH       # MEG-MASC, MOUS, Broderick, Brennan, or a BIDS folder
     torchrun --nproc-per-node 4 examples/neurodecode_speech.py --study PATH
 
-Simulated: several subjects hear the same stories, whose mel spectrum drives sources in auditory cortex 150 ms later;
-an MNE forward model brings them to the sensors, in autocorrelated noise of known strength. So it is known when the
-brain follows, and what the best of all decoders reaches. A study is converted once, to memory maps at 120 Hz; features
-are wav2vec 2.0's (--wav2vec PATH, a folder or a name in the Hugging Face cache) or, without, a mel spectrum.
-Whatever is decoded is compared with what needs no brain or less of it: the place in the sentence, the envelope, a brain
-of ten seconds later.
+Simulated: several subjects hear the same stories, recorded digits of the data set "fsdd" or, where it is not,
+speech-like sound. Their mel spectrum drives sources in auditory cortex 150 ms later; an MNE forward model brings them
+to the sensors, in autocorrelated noise of known strength. So it is known when the brain follows, and what the best of
+all decoders reaches. A study is converted once, to memory maps at 120 Hz; features are wav2vec 2.0's (--wav2vec PATH, a
+folder or a name in the Hugging Face cache) or, without, a mel spectrum. Whatever is decoded is compared with what needs
+no brain or less of it: the place in the sentence, the envelope, a brain of ten seconds later.
 """
 
 # %%
@@ -20,9 +20,10 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 import tyro
 
 from neurodecode import plots
@@ -34,6 +35,7 @@ from neurodecode.meeg import (
     evaluate_speech,
     lag_scan,
     simulate_speech,
+    tell_digits,
 )
 from neurodecode.report import SpeechReport, report, save_report
 from neuroloaders import (
@@ -45,6 +47,7 @@ from neuroloaders import (
     open_study,
     split_blocks,
 )
+from neuroloaders.folders import search_folders
 from neuroloaders.runs import world
 from snn import experiment
 
@@ -63,8 +66,10 @@ class Config:
         Weights of wav2vec 2.0; without them features are a mel spectrum.
     epochs
         At most; by default 25 of a simulated study, 200 of a real one.
+    sound
+        What simulated listeners hear: recorded digits, synthetic sound, or digits if they are there.
     sentences
-        Of each of the two simulated stories.
+        Of each of the simulated stories: three of digits, two of synthetic sound.
     subjects
         Simulated.
     seed
@@ -80,6 +85,7 @@ class Config:
     study: Path | None = None
     wav2vec: Path | None = None
     epochs: int | None = None
+    sound: Literal["auto", "digits", "synthetic"] = "auto"
     sentences: int = 50
     subjects: int = 3
     seed: int = 0
@@ -92,7 +98,14 @@ class Config:
 def simulated(config: Config) -> dict[str, Any]:
     """Return recordings, events, features, envelope, settings, and what is known."""
     rng = np.random.default_rng(config.seed)
-    made = simulate_speech(rng=rng, n_subjects=config.subjects, n_stories=2, n_sentences=config.sentences, snr=0.005)
+    folders = [folder / "fsdd" / "recordings" for folder in search_folders()]
+    digits = next((folder for folder in folders if folder.is_dir()), None)
+    if digits is None and config.sound == "digits":
+        raise FileNotFoundError("There is no folder fsdd/recordings: neuroloaders.fetch('fsdd') gets it.")
+    heard: dict[str, Any] = {"n_stories": 2, "n_sentences": config.sentences}
+    if digits is not None and config.sound != "synthetic":
+        heard = {"stories": tell_digits(digits, 3, config.sentences, rng=rng)}
+    made = simulate_speech(rng=rng, n_subjects=config.subjects, snr=0.005, **heard)
     settings = SpeechConfig(
         network="small", lr=1e-3, epochs=config.epochs or 25, patience=6, batch_size=64, feature_scale="each",
         seed=config.seed,
@@ -148,7 +161,12 @@ def decode(config: Config, out: Path) -> dict[str, Any]:
     decoder = SpeechDecoder(data["settings"]).fit(
         recordings, events, features, split, run_dir=out / experiment.TRAINING, device=config.device, progress=True
     )
-    if world()[0]:
+    rank = world()[0]
+    if torch.distributed.is_initialized():
+        # Together, and not at exit: a process whose peer has gone may be aborted while its threads end.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if rank:
         return {}  # other processes have helped to train
     decoder.save(out / "decoder")
     rng, given = np.random.default_rng(config.seed), (recordings, events, features, split)

@@ -16,8 +16,10 @@ NOTEBOOKS = {
 # Scripts that the tests of their package run.
 ELSEWHERE = {
     "neurodecode_brain_diffuser.py",
+    "neurodecode_eeg_classes.py",
     "neurodecode_haxby.py",
     "neurodecode_speech.py",
+    "neurodecode_speech_ablations.py",
     "reservoir_dopamine_stdp.py",
     "reservoir_fit_cell.py",
     "reservoir_force_sine.py",

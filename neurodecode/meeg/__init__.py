@@ -1,7 +1,9 @@
 """Decoding of M/EEG: networks of Defossez et al. and Benchetrit et al., a spiking variant, and speech, end to end."""
 
 from neurodecode.meeg.aggregation import AGGREGATIONS, AffineOverTime, AttentionOverTime, MeanOverTime
+from neurodecode.meeg.artefacts import with_artefacts
 from neurodecode.meeg.brain_module import BrainModule
+from neurodecode.meeg.classify import LINEAR_KINDS, BrainClassifier, ClassifierConfig, LinearClassifier
 from neurodecode.meeg.clip_loss import FORMS, ClipLoss, candidate_norms, clip_scores
 from neurodecode.meeg.config import ABLATIONS, BRAIN_MODULES, BrainModuleConfig
 from neurodecode.meeg.convolutions import ConvolutionStack, dilations
@@ -17,7 +19,10 @@ from neurodecode.meeg.positions import (
     sensor_positions,
     valid_positions,
 )
+from neurodecode.meeg.preprocessing import PHASES, bandpass, quiet_windows
+from neurodecode.meeg.run_folds import LEARN_FROM, RunFold, RunScores, cross_validate_runs, run_folds
 from neurodecode.meeg.segments import FEATURE_SCALES, Segments
+from neurodecode.meeg.simulate_images import SimulatedImages, drawn_images, simulate_images
 from neurodecode.meeg.simulate_speech import SimulatedSpeech, simulate_speech
 from neurodecode.meeg.spatial import SpatialAttention, attention_weights, without_disc
 from neurodecode.meeg.spatial_path import SpatialPath
@@ -28,6 +33,7 @@ from neurodecode.meeg.speech_evaluation import SpeechEvaluation, evaluate_speech
 from neurodecode.meeg.speech_scores import WORD_MERGES, TrialScores, score_estimates, word_frequency
 from neurodecode.meeg.speech_windows import grid_windows, shifted, word_windows
 from neurodecode.meeg.spiking import SpikingBrainConfig, SpikingBrainModule
+from neurodecode.meeg.spoken_digits import tell_digits
 from neurodecode.meeg.subjects import NEW_SUBJECT, SUBJECT_LAYERS, UNSEEN, SubjectEmbedding, SubjectLayer
 
 __all__ = [
@@ -37,8 +43,11 @@ __all__ = [
     "CONTROLS",
     "FEATURE_SCALES",
     "FORMS",
+    "LEARN_FROM",
+    "LINEAR_KINDS",
     "MONITORS",
     "NEW_SUBJECT",
+    "PHASES",
     "SUBJECT_LAYERS",
     "TRAIN_ON",
     "UNPLACED",
@@ -46,18 +55,24 @@ __all__ = [
     "WORD_MERGES",
     "AffineOverTime",
     "AttentionOverTime",
+    "BrainClassifier",
     "BrainModule",
     "BrainModuleConfig",
     "Calibration",
     "CalibrationCurve",
+    "ClassifierConfig",
     "ClipLoss",
     "ConvolutionStack",
     "LagScan",
+    "LinearClassifier",
     "LinearSpeechDecoder",
     "MeanOverTime",
     "PointwiseHead",
     "ProjectionHead",
+    "RunFold",
+    "RunScores",
     "Segments",
+    "SimulatedImages",
     "SimulatedSpeech",
     "SpatialAttention",
     "SpatialPath",
@@ -70,22 +85,30 @@ __all__ = [
     "SubjectLayer",
     "TrialScores",
     "attention_weights",
+    "bandpass",
     "calibrate_subject",
     "calibration_curve",
     "candidate_norms",
     "clip_scores",
+    "cross_validate_runs",
     "dilations",
+    "drawn_images",
     "evaluate_speech",
     "fourier_embedding",
     "grid_windows",
     "lag_scan",
     "pad_channels",
     "position_table",
+    "quiet_windows",
+    "run_folds",
     "score_estimates",
     "sensor_positions",
     "shifted",
+    "simulate_images",
     "simulate_speech",
+    "tell_digits",
     "valid_positions",
+    "with_artefacts",
     "without_disc",
     "word_frequency",
     "word_windows",

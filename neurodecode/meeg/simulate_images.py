@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
-from neurodecode.meeg.simulated_head import BRAIN_RADIUS, CENTRE, dipole_fields, head_noise_covariance, helmet, slow_noise
+from neurodecode.meeg.simulated_head import (
+    BRAIN_RADIUS,
+    CENTRE,
+    dipole_fields,
+    head_noise_covariance,
+    helmet,
+    slow_noise,
+)
 from neurodecode.scoring.retrieval import Retrieval
 from neuroloaders.checks import check_finite, check_int, check_number, check_same_length, check_shape, invalid
 from neuroloaders.events_table import EventTable, concatenate_events

@@ -6,6 +6,7 @@ matplotlib is loaded by the first call.
 
 from neurodecode.plots.confusion import confusion_matrix
 from neurodecode.plots.images import image_rows
+from neurodecode.plots.runs import run_scores
 from neurodecode.plots.scores import score_intervals
 from neurodecode.plots.speech import decoder_and_controls, lag_curve
 from neurodecode.plots.stages import region_bars, stage_histograms
@@ -17,6 +18,7 @@ __all__ = [
     "image_rows",
     "lag_curve",
     "region_bars",
+    "run_scores",
     "save_figure",
     "score_intervals",
     "stage_histograms",

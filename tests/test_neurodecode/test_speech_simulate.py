@@ -7,6 +7,7 @@ import pytest
 from fakes import speech
 from scipy.stats import norm
 
+from neurodecode.meeg.artefacts import with_artefacts
 from neurodecode.meeg.simulate_speech import helmet, simulate_speech
 from neurodecode.meeg.speech_windows import word_windows
 from neuroloaders.events_table import EventTable
@@ -121,3 +122,23 @@ def test_ideal_observer_is_at_chance_without_signal_and_perfect_with_much():
 def test_a_lag_between_samples_is_refused():
     with pytest.raises(ValueError, match=r"`lag_s` must be a whole number of samples of 0\.0166667 s, got 0\.16\."):
         simulate_speech(rng=np.random.default_rng(0), sfreq=60.0, lag_s=0.16)
+
+
+def test_artefacts_are_rare_large_and_leave_the_original_as_it_was():
+    made, _ = speech.study()
+    before = [recording.data.copy() for recording in made.recordings]
+    jumped = with_artefacts(made.recordings, rng=np.random.default_rng(0), per_minute=10.0, size=(50, 500), share=0.2)
+    for recording, old, new in zip(made.recordings, before, jumped, strict=True):
+        assert np.array_equal(recording.data, old)
+        low, high = np.quantile(old, [0.25, 0.75], axis=1)
+        added = np.abs(new.data - old) / (high - low)[:, None]
+        touched = added > 0.01
+        assert 40 < added.max() < 501
+        assert 0 < touched.any(axis=0).mean() < 0.1
+        assert touched.any(axis=1).mean() <= 1
+    none = with_artefacts(made.recordings, rng=np.random.default_rng(0), per_minute=0.0)
+    assert np.array_equal(none[0].data, before[0])
+    with pytest.raises(ValueError, match="size"):
+        with_artefacts(made.recordings, rng=np.random.default_rng(0), size=(5, 1))
+    with pytest.raises(ValueError, match="share"):
+        with_artefacts(made.recordings, rng=np.random.default_rng(0), share=0.0)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuroloaders.studies.brennan import BrennanStudy
     from neuroloaders.studies.broderick import BroderickStudy
     from neuroloaders.studies.dvs_gesture import load_dvs_gesture
+    from neuroloaders.studies.eeg_muse import EEG_MUSE_TASKS, load_eeg_muse
     from neuroloaders.studies.fsdd import FSDD_PROTOCOLS, load_fsdd
     from neuroloaders.studies.haxby import HAXBY_AVERAGING, HaxbySlice, HaxbyStudy
     from neuroloaders.studies.heidelberg import load_heidelberg
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from neuroloaders.studies.things_fmri import ThingsFMRIStudy
 
 __all__ = [
+    "EEG_MUSE_TASKS",
     "FSDD_PROTOCOLS",
     "HAXBY_AVERAGING",
     "PROTOCOLS",
@@ -43,6 +45,7 @@ __all__ = [
     "NSDStudy",
     "ThingsFMRIStudy",
     "load_dvs_gesture",
+    "load_eeg_muse",
     "load_fsdd",
     "load_heidelberg",
     "load_nmnist",
@@ -57,6 +60,7 @@ _HOMES = {
     "BIDSStudy": "bids_recordings",
     "BrennanStudy": "brennan",
     "BroderickStudy": "broderick",
+    "EEG_MUSE_TASKS": "eeg_muse",
     "FSDD_PROTOCOLS": "fsdd",
     "HAXBY_AVERAGING": "haxby",
     "HaxbySlice": "haxby",
@@ -69,6 +73,7 @@ _HOMES = {
     "REGION_COMPAT": "nsd_paper_regions",
     "ThingsFMRIStudy": "things_fmri",
     "load_dvs_gesture": "dvs_gesture",
+    "load_eeg_muse": "eeg_muse",
     "load_fsdd": "fsdd",
     "load_heidelberg": "heidelberg",
     "load_nmnist": "nmnist",
