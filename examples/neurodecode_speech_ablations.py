@@ -6,7 +6,7 @@ studies).
     python examples/neurodecode_speech_ablations.py --seeds 0 1 2
 
 Simulated listeners, whose sources reach the sensors in ways that differ, and whose sensors jump now and then, up to
-hundreds of times larger than everything else. All variants see the same recordings and windows.
+ten thousand times larger than everything else. All variants see the same recordings and windows.
 """
 
 # %%
@@ -53,7 +53,7 @@ class Config:
     """
 
     subjects: int = 6
-    sentences: int = 50
+    sentences: int = 40
     epochs: int = 25
     seeds: tuple[int, ...] = (0, 1)
     jobs: int = 2

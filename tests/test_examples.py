@@ -12,6 +12,7 @@ NOTEBOOKS = {
     "learned_delays": "learned delays: 100.0%",
     "stop_when_sure": "<- the answer",
     "reservoir_raster": "the same spikes: True",
+    "speech_from_meg": "the brain follows 150 ms later",
 }
 # Scripts that the tests of their package run.
 ELSEWHERE = {

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from neuroloaders.features import FeatureSet, time_first
     from neuroloaders.fmri_splits import StimulusSplit, category_split, cluster_split
     from neuroloaders.image_folder import ImageFolderConfig, read_image_folder
+    from neuroloaders.image_splits import IMAGE_PARTS, VALID_BY, ImageSplit, split_images
     from neuroloaders.images import IMAGE_SETS, ImageSet, load_images
     from neuroloaders.recording_files import open_events, open_recordings, save_events, save_recording
     from neuroloaders.recordings import ContinuousRecording, RecordingSet, channel_faults
@@ -60,11 +61,13 @@ __all__ = [
     "EEG_MUSE_TASKS",
     "EXAMPLE_DATA",
     "FSDD_PROTOCOLS",
+    "IMAGE_PARTS",
     "IMAGE_SETS",
     "PROTOCOLS",
     "SPLITS",
     "STEREO",
     "STUDIES",
+    "VALID_BY",
     "ZSCORES",
     "BetaSet",
     "BlockAveraging",
@@ -82,6 +85,7 @@ __all__ = [
     "HorizontalFlip",
     "ImageFolderConfig",
     "ImageSet",
+    "ImageSplit",
     "MelConfig",
     "RandomCrop",
     "RecordingSet",
@@ -143,6 +147,7 @@ __all__ = [
     "spikes_from_wavs",
     "split_blocks",
     "split_by_protocol",
+    "split_images",
     "stratified_holdout",
     "time_first",
 ]
@@ -239,6 +244,10 @@ _HOMES = {
     "split_by_protocol": "studies",
     "stratified_holdout": "splits",
     "time_first": "features",
+    "IMAGE_PARTS": "image_splits",
+    "VALID_BY": "image_splits",
+    "ImageSplit": "image_splits",
+    "split_images": "image_splits",
 }
 
 

@@ -1,4 +1,4 @@
-"""Decoding of M/EEG: networks of Defossez et al. and Benchetrit et al., a spiking variant, and speech, end to end."""
+"""Decoding of M/EEG: networks of Defossez et al. and Benchetrit et al., a spiking variant; speech, images, classes."""
 
 from neurodecode.meeg.aggregation import AGGREGATIONS, AffineOverTime, AttentionOverTime, MeanOverTime
 from neurodecode.meeg.artefacts import with_artefacts
@@ -8,7 +8,12 @@ from neurodecode.meeg.clip_loss import FORMS, ClipLoss, candidate_norms, clip_sc
 from neurodecode.meeg.config import ABLATIONS, BRAIN_MODULES, BrainModuleConfig
 from neurodecode.meeg.convolutions import ConvolutionStack, dilations
 from neurodecode.meeg.heads import PointwiseHead, ProjectionHead
+from neurodecode.meeg.image_config import IMAGE_MONITORS, IMAGE_SCALES, WEIGHT_COMPAT, ImageConfig
+from neurodecode.meeg.image_objective import HEADS
+from neurodecode.meeg.image_scores import AVERAGES, ImageEvaluation, average_estimates, evaluate_images, score_images
+from neurodecode.meeg.images import ImageDecoder
 from neurodecode.meeg.lag_scan import LagScan, lag_scan
+from neurodecode.meeg.linear_images import LinearImageDecoder
 from neurodecode.meeg.linear_speech import LinearSpeechDecoder
 from neurodecode.meeg.new_subject import Calibration, CalibrationCurve, calibrate_subject, calibration_curve
 from neurodecode.meeg.positions import (
@@ -39,10 +44,14 @@ from neurodecode.meeg.subjects import NEW_SUBJECT, SUBJECT_LAYERS, UNSEEN, Subje
 __all__ = [
     "ABLATIONS",
     "AGGREGATIONS",
+    "AVERAGES",
     "BRAIN_MODULES",
     "CONTROLS",
     "FEATURE_SCALES",
     "FORMS",
+    "HEADS",
+    "IMAGE_MONITORS",
+    "IMAGE_SCALES",
     "LEARN_FROM",
     "LINEAR_KINDS",
     "MONITORS",
@@ -52,6 +61,7 @@ __all__ = [
     "TRAIN_ON",
     "UNPLACED",
     "UNSEEN",
+    "WEIGHT_COMPAT",
     "WORD_MERGES",
     "AffineOverTime",
     "AttentionOverTime",
@@ -63,8 +73,12 @@ __all__ = [
     "ClassifierConfig",
     "ClipLoss",
     "ConvolutionStack",
+    "ImageConfig",
+    "ImageDecoder",
+    "ImageEvaluation",
     "LagScan",
     "LinearClassifier",
+    "LinearImageDecoder",
     "LinearSpeechDecoder",
     "MeanOverTime",
     "PointwiseHead",
@@ -85,6 +99,7 @@ __all__ = [
     "SubjectLayer",
     "TrialScores",
     "attention_weights",
+    "average_estimates",
     "bandpass",
     "calibrate_subject",
     "calibration_curve",
@@ -93,6 +108,7 @@ __all__ = [
     "cross_validate_runs",
     "dilations",
     "drawn_images",
+    "evaluate_images",
     "evaluate_speech",
     "fourier_embedding",
     "grid_windows",
@@ -102,6 +118,7 @@ __all__ = [
     "quiet_windows",
     "run_folds",
     "score_estimates",
+    "score_images",
     "sensor_positions",
     "shifted",
     "simulate_images",

@@ -19,7 +19,7 @@ def with_artefacts(
     *,
     rng: np.random.Generator,
     per_minute: float = 6.0,
-    size: tuple[float, float] = (50.0, 500.0),
+    size: tuple[float, float] = (100.0, 10_000.0),
     duration_s: tuple[float, float] = (0.05, 0.3),
     share: float = 0.2,
 ) -> RecordingSet:
@@ -34,7 +34,8 @@ def with_artefacts(
     per_minute : float
         How many a minute, on average; a Poisson process.
     size : (float, float)
-        From and to, in interquartile ranges of the sensor; uniform in its logarithm, of either sign.
+        From and to, in interquartile ranges of the sensor; uniform in its logarithm, of either sign. Jumps of a SQUID
+        are of this size: nT, where the brain makes hundreds of fT.
     duration_s : (float, float)
         From and to; a half sine.
     share : float
