@@ -39,7 +39,14 @@ from neurodecode.meeg.speech_scores import WORD_MERGES, TrialScores, score_estim
 from neurodecode.meeg.speech_windows import grid_windows, shifted, word_windows
 from neurodecode.meeg.spiking import SpikingBrainConfig, SpikingBrainModule
 from neurodecode.meeg.spoken_digits import tell_digits
+from neurodecode.meeg.stacked_module import StackedBrainModule
 from neurodecode.meeg.subjects import NEW_SUBJECT, SUBJECT_LAYERS, UNSEEN, SubjectEmbedding, SubjectLayer
+from neurodecode.meeg.time_config import SCALE_BY, TIME_MONITORS, TimeConfig
+from neurodecode.meeg.time_curve import TIME_TESTS, Cluster, TimeCurve, permutation_clusters, sign_clusters, time_curve
+from neurodecode.meeg.time_linear import LinearTimeDecoder
+from neurodecode.meeg.time_resolved import TimeResolvedDecoder
+from neurodecode.meeg.time_scores import TimeScores, class_scores, retrieval_scores
+from neurodecode.meeg.time_windows import TimeWindows, growing_windows, sliding_windows
 
 __all__ = [
     "ABLATIONS",
@@ -57,7 +64,10 @@ __all__ = [
     "MONITORS",
     "NEW_SUBJECT",
     "PHASES",
+    "SCALE_BY",
     "SUBJECT_LAYERS",
+    "TIME_MONITORS",
+    "TIME_TESTS",
     "TRAIN_ON",
     "UNPLACED",
     "UNSEEN",
@@ -72,6 +82,7 @@ __all__ = [
     "CalibrationCurve",
     "ClassifierConfig",
     "ClipLoss",
+    "Cluster",
     "ConvolutionStack",
     "ImageConfig",
     "ImageDecoder",
@@ -80,6 +91,7 @@ __all__ = [
     "LinearClassifier",
     "LinearImageDecoder",
     "LinearSpeechDecoder",
+    "LinearTimeDecoder",
     "MeanOverTime",
     "PointwiseHead",
     "ProjectionHead",
@@ -95,8 +107,14 @@ __all__ = [
     "SpeechEvaluation",
     "SpikingBrainConfig",
     "SpikingBrainModule",
+    "StackedBrainModule",
     "SubjectEmbedding",
     "SubjectLayer",
+    "TimeConfig",
+    "TimeCurve",
+    "TimeResolvedDecoder",
+    "TimeScores",
+    "TimeWindows",
     "TrialScores",
     "attention_weights",
     "average_estimates",
@@ -104,6 +122,7 @@ __all__ = [
     "calibrate_subject",
     "calibration_curve",
     "candidate_norms",
+    "class_scores",
     "clip_scores",
     "cross_validate_runs",
     "dilations",
@@ -112,18 +131,24 @@ __all__ = [
     "evaluate_speech",
     "fourier_embedding",
     "grid_windows",
+    "growing_windows",
     "lag_scan",
     "pad_channels",
+    "permutation_clusters",
     "position_table",
     "quiet_windows",
+    "retrieval_scores",
     "run_folds",
     "score_estimates",
     "score_images",
     "sensor_positions",
     "shifted",
+    "sign_clusters",
     "simulate_images",
     "simulate_speech",
+    "sliding_windows",
     "tell_digits",
+    "time_curve",
     "valid_positions",
     "with_artefacts",
     "without_disc",

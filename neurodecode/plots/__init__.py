@@ -10,6 +10,7 @@ from neurodecode.plots.runs import run_scores
 from neurodecode.plots.scores import score_intervals
 from neurodecode.plots.speech import decoder_and_controls, lag_curve
 from neurodecode.plots.stages import region_bars, stage_histograms
+from neurodecode.plots.time import plot_time_curve
 from snn.plots.saving import save_figure
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "decoder_and_controls",
     "image_rows",
     "lag_curve",
+    "plot_time_curve",
     "region_bars",
     "run_scores",
     "save_figure",
