@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from neuroloaders.cache import cache_folder, cached_arrays, source_identity
     from neuroloaders.cochlea import COCHLEA_BACKENDS, CochleaConfig, cochlea_spikes, cochlea_spikes_batch
     from neuroloaders.convert import convert_study, open_sounds
+    from neuroloaders.epoch_bounds import check_inside_epochs
+    from neuroloaders.epoch_recordings import epoch_recordings
     from neuroloaders.event_augment import ComposeEvents, DropEvents, EventTransform, TimeStretch, UnitShift
     from neuroloaders.events import BEYOND, BINNINGS, bin_events, count_bins
     from neuroloaders.events_table import EventTable, concatenate_events
@@ -110,6 +112,7 @@ __all__ = [
     "cached_arrays",
     "category_split",
     "channel_faults",
+    "check_inside_epochs",
     "citation",
     "clean_runs",
     "cluster_split",
@@ -120,6 +123,7 @@ __all__ = [
     "count_bins",
     "dataset_info",
     "datasets_available",
+    "epoch_recordings",
     "example_data",
     "fetch",
     "hash_split",
@@ -248,6 +252,8 @@ _HOMES = {
     "VALID_BY": "image_splits",
     "ImageSplit": "image_splits",
     "split_images": "image_splits",
+    "check_inside_epochs": "epoch_bounds",
+    "epoch_recordings": "epoch_recordings",
 }
 
 

@@ -19,7 +19,9 @@ from neuroloaders.studies.haxby import HaxbySlice, HaxbyStudy
 from neuroloaders.studies.meg_masc import MEGMASCStudy
 from neuroloaders.studies.mous import MOUSStudy
 from neuroloaders.studies.nsd import NSDStudy
+from neuroloaders.studies.things_eeg2 import ThingsEEG2Study
 from neuroloaders.studies.things_fmri import ThingsFMRIStudy
+from neuroloaders.studies.things_meg import ThingsMEGStudy
 
 __all__ = ["STUDIES", "Study", "StudyLayout", "open_study"]
 
@@ -136,6 +138,18 @@ STUDIES: dict[str, StudyLayout] = {
         title="Brennan & Hale 2019, Alice",
         markers=(("AliceChapterOne-EEG.csv", "S*.mat"),),
         open=BrennanStudy,
+    ),
+    "things-meg": StudyLayout(
+        title="THINGS-MEG",
+        markers=(("sub-BIGMEG*/ses-*/meg/*_events.tsv",),),
+        matches=ThingsMEGStudy.matches,
+        open=ThingsMEGStudy,
+    ),
+    "things-eeg2": StudyLayout(
+        title="THINGS-EEG2, raw",
+        markers=(("sub-*/ses-*/raw_eeg_*.npy",),),
+        matches=ThingsEEG2Study.matches,
+        open=ThingsEEG2Study,
     ),
     "bids": StudyLayout(
         title="M/EEG in BIDS",

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from neuroloaders.checks import check_int, check_number, check_option, check_shape, invalid
+from neuroloaders.epoch_bounds import check_inside_epochs
 from neuroloaders.events_table import EventTable
 from neuroloaders.prefetch import prefetched
 from neuroloaders.recordings import ContinuousRecording, RecordingSet
@@ -208,6 +209,7 @@ class WindowLoader(ResidentLoader):
             raise invalid("targets", "be StimulusFeatures or StimulusSequences", targets, kind=TypeError)
         self.sfreq = self.recordings.sfreq
         self.n_times = n_samples(tmin, tmax, self.sfreq, endpoint)
+        check_inside_epochs(events, tmin, tmax, sfreq=self.sfreq, endpoint=endpoint)
         self.times = window_times(tmin, tmax, self.sfreq, endpoint)
         self._baseline_samples = baseline_samples(baseline, tmin, tmax, self.sfreq, endpoint)
         self._baseline = baseline if baseline is None else tuple(baseline)

@@ -34,7 +34,7 @@ TINY = dataclasses.replace(
     BRAIN_MODULES["small-images"], n_heads=None, initial_linear=8, hidden=12, depth=2, final_width=None, latent=12
 )
 CONFIG = TimeConfig(network=TINY, tmin=-0.2, tmax=0.8, epochs=6, patience=3, lr=3e-3, batch_size=32)
-RAW = dataclasses.replace(CONFIG, feature_scale="none")
+RAW = dataclasses.replace(CONFIG, feature_scale="none", epochs=4)
 
 
 @pytest.fixture(autouse=True)

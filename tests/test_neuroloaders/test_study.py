@@ -8,6 +8,8 @@ from fakes.brennan import write_brennan
 from fakes.broderick import write_broderick
 from fakes.meg_masc import write_meg_masc
 from fakes.mous import write_mous
+from fakes.things_eeg2 import write_things_eeg2
+from fakes.things_meg import write_things_meg
 
 from neuroloaders.studies.nsd import NSDStudy
 from neuroloaders.studies.things_fmri import ThingsFMRIStudy
@@ -43,6 +45,8 @@ WRITERS = {
     "mous": write_mous,
     "broderick": write_broderick,
     "brennan": write_brennan,
+    "things-meg": write_things_meg,
+    "things-eeg2": write_things_eeg2,
     "bids": write_bids_eeg,
 }
 

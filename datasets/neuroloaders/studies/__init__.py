@@ -22,16 +22,23 @@ if TYPE_CHECKING:
     from neuroloaders.studies.mel import MelConfig, mel_features
     from neuroloaders.studies.mous import MOUSStudy
     from neuroloaders.studies.nmnist import load_nmnist
+    from neuroloaders.studies.npy_dicts import read_npy_dict
     from neuroloaders.studies.nsd import NSDStudy
     from neuroloaders.studies.nsd_paper_regions import REGION_COMPAT, paper_regions
     from neuroloaders.studies.protocols import PROTOCOLS, split_by_protocol
     from neuroloaders.studies.speech_commands import load_speech_commands
+    from neuroloaders.studies.things_eeg2 import ThingsEEG2Study
+    from neuroloaders.studies.things_eeg2_epochs import things_eeg2_epochs
     from neuroloaders.studies.things_fmri import ThingsFMRIStudy
+    from neuroloaders.studies.things_images import things_image, things_image_paths, things_split, unseen_images
+    from neuroloaders.studies.things_meg import ONSETS, ThingsMEGStudy
+    from neuroloaders.studies.things_meg_epochs import things_meg_epochs
 
 __all__ = [
     "EEG_MUSE_TASKS",
     "FSDD_PROTOCOLS",
     "HAXBY_AVERAGING",
+    "ONSETS",
     "PROTOCOLS",
     "REGION_COMPAT",
     "BIDSStudy",
@@ -43,7 +50,9 @@ __all__ = [
     "MOUSStudy",
     "MelConfig",
     "NSDStudy",
+    "ThingsEEG2Study",
     "ThingsFMRIStudy",
+    "ThingsMEGStudy",
     "load_dvs_gesture",
     "load_eeg_muse",
     "load_fsdd",
@@ -52,7 +61,14 @@ __all__ = [
     "load_speech_commands",
     "mel_features",
     "paper_regions",
+    "read_npy_dict",
     "split_by_protocol",
+    "things_eeg2_epochs",
+    "things_image",
+    "things_image_paths",
+    "things_meg_epochs",
+    "things_split",
+    "unseen_images",
 ]
 
 # Name -> module that it is imported from.
@@ -81,6 +97,16 @@ _HOMES = {
     "mel_features": "mel",
     "paper_regions": "nsd_paper_regions",
     "split_by_protocol": "protocols",
+    "ONSETS": "things_meg",
+    "ThingsMEGStudy": "things_meg",
+    "things_meg_epochs": "things_meg_epochs",
+    "ThingsEEG2Study": "things_eeg2",
+    "things_eeg2_epochs": "things_eeg2_epochs",
+    "read_npy_dict": "npy_dicts",
+    "things_image": "things_images",
+    "things_image_paths": "things_images",
+    "things_split": "things_images",
+    "unseen_images": "things_images",
 }
 
 
