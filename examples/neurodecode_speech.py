@@ -69,7 +69,7 @@ class Config:
     sound
         What simulated listeners hear: recorded digits, synthetic sound, or digits if they are there.
     sentences
-        Of each of the two simulated stories.
+        Of each of the simulated stories: three of digits, two of synthetic sound.
     subjects
         Simulated.
     seed
@@ -104,7 +104,7 @@ def simulated(config: Config) -> dict[str, Any]:
         raise FileNotFoundError("There is no folder fsdd/recordings: neuroloaders.fetch('fsdd') gets it.")
     heard: dict[str, Any] = {"n_stories": 2, "n_sentences": config.sentences}
     if digits is not None and config.sound != "synthetic":
-        heard = {"stories": tell_digits(digits, 2, config.sentences, rng=rng)}
+        heard = {"stories": tell_digits(digits, 3, config.sentences, rng=rng)}
     made = simulate_speech(rng=rng, n_subjects=config.subjects, snr=0.005, **heard)
     settings = SpeechConfig(
         network="small", lr=1e-3, epochs=config.epochs or 25, patience=6, batch_size=64, feature_scale="each",

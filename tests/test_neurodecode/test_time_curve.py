@@ -275,10 +275,19 @@ def test_picture_shows_curve_chance_stretch_stimulus_and_marks():
 # --- real EEG -----------------------------------------------------------------------------------------------------
 
 
-# Half a minute: networks for each of eighteen runs that are left out.
+@pytest.fixture
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# Forty seconds on one core: networks for each of twelve runs that are left out.
 @pytest.mark.slow
+@pytest.mark.usefixtures("_one_thread")
 def test_faces_and_houses_are_told_apart_after_they_are_seen(shared_data):
-    """Four electrodes of a headband, each run left out within its subject; the areas are those of its README run."""
+    """Four electrodes of a headband, each run left out within its subject: 0.61 at 250 ms, 0.60 by the linear way."""
     from neurodecode.meeg.config import BRAIN_MODULES
     from neurodecode.meeg.preprocessing import bandpass, quiet_windows
     from neurodecode.meeg.run_folds import run_folds
