@@ -18,6 +18,7 @@ NOTEBOOKS = {
 ELSEWHERE = {
     "neurodecode_brain_diffuser.py",
     "neurodecode_eeg_classes.py",
+    "neurodecode_eeg_over_time.py",
     "neurodecode_haxby.py",
     "neurodecode_speech.py",
     "neurodecode_speech_ablations.py",

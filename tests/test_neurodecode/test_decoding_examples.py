@@ -146,3 +146,17 @@ def test_ablations_of_speech_run_and_are_drawn(tmp_path) -> None:
     rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
     assert [row["variant"] for row in rows] == ["full", "no subject layer", "no clamp"]
     assert (tmp_path / "run" / "figures" / "ablations.png").stat().st_size > 3000
+
+
+def test_classes_are_decoded_over_time(tmp_path, monkeypatch) -> None:
+    write_task(tmp_path / "data" / "eeg_muse", "n170.npz", subjects=[(1, 3)], strength=60.0)
+    monkeypatch.setenv("NEUROLOADERS_DATA", str(tmp_path / "data"))
+    small = ["--step", "0.1", "--networks", "1", "--epochs", "2", "--jobs", "1", "--out", tmp_path / "run"]
+    done = call("neurodecode_eeg_over_time.py", *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert set(found) == {"network", "linear discriminant"}
+    # Planted from 137 to 293 ms.
+    assert found["linear discriminant"]["peak"] > 0.8
+    assert 0.13 < found["linear discriminant"]["peak_s"] < 0.3
+    assert (tmp_path / "run" / "figures" / "over_time.png").stat().st_size > 5000
