@@ -39,8 +39,8 @@ demo: $(STAMP)
 	@$(BIN)/python examples/quickstart.py $(ARGS)
 
 test: $(STAMP)
-	@echo '== Running the tests, two files at a time: some minutes.'
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@echo '== Running the tests: some minutes.'
+	@$(BIN)/python -m pytest $(ARGS)
 
 bench: $(STAMP)
 	@echo '== Running the benchmarks one after the other: keep the machine idle meanwhile.'
