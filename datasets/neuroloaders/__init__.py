@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from neuroloaders.cochlea import COCHLEA_BACKENDS, CochleaConfig, cochlea_spikes, cochlea_spikes_batch
     from neuroloaders.convert import convert_study, open_sounds
     from neuroloaders.epoch_bounds import check_inside_epochs
-    from neuroloaders.epoch_recordings import epoch_recordings
     from neuroloaders.event_augment import ComposeEvents, DropEvents, EventTransform, TimeStretch, UnitShift
     from neuroloaders.events import BEYOND, BINNINGS, bin_events, count_bins
     from neuroloaders.events_table import EventTable, concatenate_events
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from neuroloaders.recording_files import open_events, open_recordings, save_events, save_recording
     from neuroloaders.recordings import ContinuousRecording, RecordingSet, channel_faults
     from neuroloaders.registry import citation, dataset_info, datasets_available, read_registry
+    from neuroloaders.released_epochs import epoch_recordings
     from neuroloaders.resident import ResidentLoader
     from neuroloaders.robust_scaler import RobustScaler, robust_scale
     from neuroloaders.spike_loader import SpikeLoader
@@ -253,7 +253,7 @@ _HOMES = {
     "ImageSplit": "image_splits",
     "split_images": "image_splits",
     "check_inside_epochs": "epoch_bounds",
-    "epoch_recordings": "epoch_recordings",
+    "epoch_recordings": "released_epochs",
 }
 
 

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuroloaders import epoch_recordings as module
+from neuroloaders import released_epochs as module
 from neuroloaders.epoch_bounds import check_inside_epochs
-from neuroloaders.epoch_recordings import epoch_recordings
 from neuroloaders.events_table import EventTable, concatenate_events
 from neuroloaders.recording_files import open_events, open_recordings
+from neuroloaders.released_epochs import epoch_recordings
 from neuroloaders.window_loader import WindowLoader
 from neuroloaders.window_times import n_samples
 

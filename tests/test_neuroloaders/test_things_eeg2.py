@@ -216,7 +216,7 @@ def test_released_epochs_are_one_recording_a_subject(released, tmp_path):
 
 def test_released_epochs_are_read_in_blocks(released, monkeypatch):
     root, made = released
-    monkeypatch.setattr("neuroloaders.epoch_recordings._BLOCK_BYTES", 8 * 5 * 100 * 3)  # three epochs
+    monkeypatch.setattr("neuroloaders.released_epochs._BLOCK_BYTES", 8 * 5 * 100 * 3)  # three epochs
     recordings, _ = things_eeg2_epochs(root, subjects=["01"])
     want = np.concatenate([part.reshape(-1, 5, 100) for part in made["01"]]).astype(np.float32)
     assert np.array_equal(recordings["01"].data.reshape(5, -1, 100), want.transpose(1, 0, 2))

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from neuroloaders.cache import source_identity
 from neuroloaders.checks import check_option, corrupt_file, invalid, missing_data, soft_import
-from neuroloaders.epoch_recordings import epoch_recordings
 from neuroloaders.events_table import EventTable, concatenate_events
 from neuroloaders.recordings import RecordingSet
+from neuroloaders.released_epochs import epoch_recordings
 from neuroloaders.studies.npy_dicts import read_npy_dict
 from neuroloaders.studies.raw_files import flat_positions
 from neuroloaders.studies.things_eeg2 import eeg2_images, entry

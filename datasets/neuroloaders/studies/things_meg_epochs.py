@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from neuroloaders.cache import source_identity
 from neuroloaders.checks import check_option, corrupt_file, invalid, missing_data, soft_import
-from neuroloaders.epoch_recordings import epoch_recordings
 from neuroloaders.events_table import EventTable, concatenate_events
 from neuroloaders.recordings import RecordingSet
+from neuroloaders.released_epochs import epoch_recordings
 from neuroloaders.studies.raw_files import SENSORS, flat_positions
 from neuroloaders.studies.things_meg import attributes_path, image_rows, read_attributes
 
